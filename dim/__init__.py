@@ -1,0 +1,1 @@
+"""Deep InfoMax: representations by maximising mutual information."""
