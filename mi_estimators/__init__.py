@@ -6,9 +6,11 @@ Two arrays and one number: `estimate_mi(x, y)`. A term in a training loop: `MIEs
 """
 
 from mi_estimators.critics import Bilinear, Concat, Critic, Separable, mlp
+from mi_estimators.estimate import estimate_mi
 from mi_estimators.estimator import MIEstimator
 from mi_estimators.negatives import AllLocations, InBatch, Negatives, NegativeSampler, Shuffled
 from mi_estimators.objectives import DV, JSD, MINE, NWJ, SMILE, InfoNCE, Objective
+from mi_estimators.result import MIEstimate
 from mi_estimators.scores import PairScores
 
 __version__ = "0.1.0"
@@ -25,6 +27,7 @@ __all__ = [
     "Critic",
     "InBatch",
     "InfoNCE",
+    "MIEstimate",
     "MIEstimator",
     "NegativeSampler",
     "Negatives",
@@ -32,5 +35,6 @@ __all__ = [
     "PairScores",
     "Separable",
     "Shuffled",
+    "estimate_mi",
     "mlp",
 ]

@@ -51,11 +51,16 @@ class Separable(Critic):
 
     @classmethod
     def mlp(
-        cls, dim_x: int, dim_y: int, *, hidden: int = 256, layers: int = 2, embedding: int = 32
+        cls, dim_x: int, dim_y: int, *, hidden: int = 128, layers: int = 2, embedding: int = 32
     ) -> "Separable":
-        """Two perceptrons, for arrays."""
-        widths = [hidden] * layers
-        return cls(mlp(dim_x, *widths, embedding), mlp(dim_y, *widths, embedding))
+        """Two perceptrons with linear shortcuts, for arrays; T = 0 (independence) at the start.
+
+        The shortcuts make the bilinear form x^T A y, all that linear dependence needs, free.
+        """
+        f, g = (_Shortcut(dim, *[hidden] * layers, embedding) for dim in (dim_x, dim_y))
+        for parameter in (*g.perceptron[-1].parameters(), *g.linear.parameters()):
+            nn.init.zeros_(parameter)
+        return cls(f, g)
 
     def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
         """f(x)."""
@@ -130,7 +135,7 @@ class Concat(Critic):
             bound = (dim_x + dim_y) ** -0.5
             for parameter in (self.first_x.weight, self.first_y.weight, self.first_y.bias):
                 parameter.uniform_(-bound, bound)
-        self.rest = nn.Sequential(nn.ReLU(), mlp(*[hidden] * layers, 1))
+        self.rest = nn.Sequential(nn.SiLU(), mlp(*[hidden] * layers, 1))
 
     def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
         """W_x x."""
@@ -146,7 +151,7 @@ class Concat(Critic):
 
 
 def mlp(*widths: int) -> nn.Sequential:
-    """A perceptron with ReLU between its layers: `mlp(in, hidden, ..., out)`.
+    """A perceptron with SiLU between its layers: `mlp(in, hidden, ..., out)`.
 
     Example:
         >>> mlp(3, 64, 1)(torch.zeros(10, 3)).shape
@@ -154,5 +159,15 @@ def mlp(*widths: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for dim_in, dim_out in pairwise(widths):
-        layers += [nn.Linear(dim_in, dim_out), nn.ReLU()]
+        layers += [nn.Linear(dim_in, dim_out), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
+
+
+class _Shortcut(nn.Module):
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.perceptron = mlp(*widths)
+        self.linear = nn.Linear(widths[0], widths[-1], bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.perceptron(x) + self.linear(x)
