@@ -1,1 +1,30 @@
-"""Deep InfoMax: representations by maximising mutual information."""
+"""Deep InfoMax: representations by maximising mutual information.
+
+Train with `python -m dim.train`; then `dim.load_encoder("runs/...")` is a plain module.
+"""
+
+from dim.checkpoint import RunError, load_encoder
+from dim.config import PRESETS, TrainConfig
+from dim.data import DataError, ImageData, load_data
+from dim.encoder import Encoder, Features
+from dim.model import DeepInfoMax, Losses, Weights, build_model
+from dim.prior import KLPrior
+from dim.terms import InfoMaxTerm
+
+__all__ = [
+    "PRESETS",
+    "DataError",
+    "DeepInfoMax",
+    "Encoder",
+    "Features",
+    "ImageData",
+    "InfoMaxTerm",
+    "KLPrior",
+    "Losses",
+    "RunError",
+    "TrainConfig",
+    "Weights",
+    "build_model",
+    "load_data",
+    "load_encoder",
+]

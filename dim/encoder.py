@@ -1,9 +1,10 @@
-"""Encoders: images to a feature map, a hidden layer and a stochastic code."""
+"""Encoders: images to a feature map, a hidden layer and a stochastic code z."""
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Features:
 
     Attributes:
         feature_map: The local features C_ij.
-        hidden: The layer right before the code's heads.
+        hidden: The layer right before the code's heads ("fc" in the paper).
         z_mean: Mean of p(z|x).
         z_log_var: Log-variance of p(z|x).
     """
@@ -21,3 +22,150 @@ class Features:
     hidden: Float[Tensor, "N f"]
     z_mean: Float[Tensor, "N d"]
     z_log_var: Float[Tensor, "N d"]
+
+    def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "N d"]:
+        """z = mean + sd * noise, differentiable in both (reparameterisation)."""
+        noise = torch.empty_like(self.z_mean).normal_(generator=generator)
+        return self.z_mean + (0.5 * self.z_log_var).exp() * noise
+
+
+class Encoder(nn.Module):
+    """Images to `Features`: local layers, then the rest, then two linear heads.
+
+    Takes bytes, or floats in [0, 1], of shape `N 3 h w`; normalises them itself.
+
+    Args:
+        local: Normalised images to the feature map.
+        rest: The feature map to the hidden layer.
+        hidden_dim: Size of the hidden layer.
+        z_dim: Size of the code.
+        centre: Pixel value (of [0, 1]) that becomes 0.
+        scale: What a unit of pixel value becomes.
+
+    Raises:
+        ValueError: On call, if the images are floats outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        local: nn.Module,
+        rest: nn.Module,
+        *,
+        hidden_dim: int,
+        z_dim: int,
+        centre: float,
+        scale: float,
+    ) -> None:
+        super().__init__()
+        self.local = local
+        self.rest = rest
+        self.z_mean = nn.Linear(hidden_dim, z_dim)
+        self.z_log_var = nn.Linear(hidden_dim, z_dim)
+        self.centre, self.scale = centre, scale
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode a batch."""
+        feature_map = self.local(self.normalise(images))
+        hidden = self.rest(feature_map)
+        return Features(feature_map, hidden, self.z_mean(hidden), self.z_log_var(hidden))
+
+    def normalise(self, images: Tensor) -> Float[Tensor, "N 3 h w"]:
+        """Bytes or floats in [0, 1] to the range that the encoder was designed for."""
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        elif not torch.compiler.is_compiling() and bool(((images < 0) | (images > 1)).any()):
+            raise ValueError(
+                f"images: expected bytes or floats in [0, 1], received floats from "
+                f"{images.min():.3g} to {images.max():.3g}; rescale them, the encoder normalises"
+            )
+        return ((images - self.centre) * self.scale).contiguous(
+            memory_format=torch.channels_last if images.is_cuda else torch.contiguous_format
+        )
+
+
+def basic32x32(image_size: int, z_dim: int = 64) -> Encoder:
+    """The paper's CIFAR-10 encoder (Hjelm et al. 2019, Table 5): its "Y" is `z_mean`.
+
+    Three convolutions that halve, the second of which is the feature map (8x8x128 for 32x32
+    images), and one hidden layer of 1024.
+
+    Raises:
+        ValueError: If the image size is no multiple of 8.
+    """
+    side = _halve(image_size, 3)
+    return Encoder(
+        nn.Sequential(*_strided(3, 64), *_strided(64, 128)),
+        nn.Sequential(
+            *_strided(128, 256),
+            nn.Flatten(),
+            nn.Linear(256 * side * side, 1024, bias=False),
+            nn.BatchNorm1d(1024),
+            nn.ReLU(),
+        ),
+        hidden_dim=1024,
+        z_dim=z_dim,
+        centre=0.5,
+        scale=2.0,
+    )
+
+
+def su(image_size: int, z_dim: int = 256) -> Encoder:
+    """The blog's encoder (Su 2018, spaces.ac.cn/archives/6024 and its code).
+
+    Three blocks of convolution and pooling make the feature map (4x4x256 for 32x32 images), two
+    more convolutions and a global maximum the hidden layer of 256. As in Keras: Glorot-uniform
+    weights, zero biases, its batch-norm constants.
+
+    Raises:
+        ValueError: If the image size is no multiple of 8.
+    """
+    _halve(image_size, 3)
+    encoder = Encoder(
+        nn.Sequential(
+            *_convolution(3, 64),
+            nn.MaxPool2d(2),
+            *_convolution(64, 128),
+            nn.MaxPool2d(2),
+            *_convolution(128, 256),
+            nn.MaxPool2d(2),
+        ),
+        nn.Sequential(
+            *_convolution(256, 256), *_convolution(256, 256), nn.AdaptiveMaxPool2d(1), nn.Flatten()
+        ),
+        hidden_dim=256,
+        z_dim=z_dim,
+        centre=0.5,
+        scale=1.0,
+    )
+    encoder.apply(glorot_uniform)
+    return encoder
+
+
+def glorot_uniform(module: nn.Module) -> None:
+    """Keras' default weights for a layer; for `Module.apply`."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _strided(channels_in: int, channels_out: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU()]
+
+
+def _convolution(channels_in: int, channels_out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01),
+        nn.LeakyReLU(0.2),
+    ]
+
+
+def _halve(image_size: int, times: int) -> int:
+    if image_size < 2**times or image_size % 2**times:
+        raise ValueError(
+            f"image_size: expected a multiple of {2**times}, for the encoder halves it {times} "
+            f"times, received {image_size}; resize with --image-size"
+        )
+    return image_size // 2**times

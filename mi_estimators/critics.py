@@ -1,6 +1,7 @@
 """Critics: what scores a pair. Encode once, score many."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -121,13 +122,22 @@ class Concat(Critic):
         dim_y: Features of y, on its last axis.
         hidden: Width of the hidden layers.
         layers: Number of hidden layers, at least 1.
+        activation: Between the layers.
 
     Example:
         >>> Concat(5, 3)(torch.zeros(4, 5), torch.zeros(4, 3)).shape
         torch.Size([4])
     """
 
-    def __init__(self, dim_x: int, dim_y: int, *, hidden: int = 256, layers: int = 2) -> None:
+    def __init__(
+        self,
+        dim_x: int,
+        dim_y: int,
+        *,
+        hidden: int = 256,
+        layers: int = 2,
+        activation: Callable[[], nn.Module] = nn.SiLU,
+    ) -> None:
         super().__init__()
         self.first_x = nn.Linear(dim_x, hidden, bias=False)
         self.first_y = nn.Linear(dim_y, hidden)
@@ -135,7 +145,7 @@ class Concat(Critic):
             bound = (dim_x + dim_y) ** -0.5
             for parameter in (self.first_x.weight, self.first_y.weight, self.first_y.bias):
                 parameter.uniform_(-bound, bound)
-        self.rest = nn.Sequential(nn.SiLU(), mlp(*[hidden] * layers, 1))
+        self.rest = nn.Sequential(activation(), mlp(*[hidden] * layers, 1, activation=activation))
 
     def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
         """W_x x."""
@@ -150,8 +160,8 @@ class Concat(Critic):
         return self.rest(u + v).squeeze(-1)
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """A perceptron with SiLU between its layers: `mlp(in, hidden, ..., out)`.
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
+    """A perceptron with an activation between its layers: `mlp(in, hidden, ..., out)`.
 
     Example:
         >>> mlp(3, 64, 1)(torch.zeros(10, 3)).shape
@@ -159,7 +169,7 @@ def mlp(*widths: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for dim_in, dim_out in pairwise(widths):
-        layers += [nn.Linear(dim_in, dim_out), nn.SiLU()]
+        layers += [nn.Linear(dim_in, dim_out), activation()]
     return nn.Sequential(*layers[:-1])
 
 

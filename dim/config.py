@@ -1,0 +1,74 @@
+"""What makes a run: every choice of an experiment, and the two presets."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One experiment; two runs of one configuration on one machine are equal."""
+
+    preset: Literal["default", "su-kl"] = "default"
+    """Where the other values start from: `su-kl` is the blog's model."""
+    data: str = "digits"
+    """`digits`, `cifar10`, an .npz file, or a folder of images."""
+    image_size: int | None = None
+    """Resize the images of a folder to this; by default they keep their common size."""
+    encoder: Literal["basic32x32", "su"] = "basic32x32"
+    """The paper's encoder, or the blog's."""
+    z_dim: int = 64
+    """Dimensions of the code."""
+    heads: Literal["dot", "concat"] = "dot"
+    """Critics: encode-and-dot (`Separable`), or concatenate-and-convolve 1x1 (`Concat`)."""
+    head_units: int = 256
+    """Width of the critics."""
+    objective: Literal["jsd", "dv", "infonce", "nwj", "mine", "smile"] = "jsd"
+    """Of both terms."""
+    negatives: Literal["in-batch", "shuffled", "all-locations"] = "in-batch"
+    """Of both terms: all other images; one other image; all locations of all other images."""
+    global_input: Literal["z", "feature-map"] = "feature-map"
+    """What the global term pairs with z: z itself, as in the blog, or the feature map."""
+    alpha: float = 0.0
+    """Weight of the global term; 0 leaves it out."""
+    beta: float = 1.0
+    """Weight of the local term, a mean over locations; 0 leaves it out."""
+    gamma: float = 1e-3
+    """Weight of the prior."""
+    prior_reduction: Literal["sum", "mean"] = "sum"
+    """How the prior adds up the dimensions of z."""
+    class_conditional: bool = False
+    """Give the prior a learned mean for each class (needs labels)."""
+    epochs: int = 20
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images in a batch; the last, smaller batch is dropped."""
+    learning_rate: float = 3e-4
+    """Of Adam."""
+    adam_beta1: float = 0.5
+    """Of Adam; 0.5 is what the paper's released code trains with."""
+    adam_eps: float = 1e-8
+    """Of Adam."""
+    seed: int = 0
+    """Of everything drawn."""
+
+
+PRESETS = {
+    "default": TrainConfig(),
+    # Su 2018 (spaces.ac.cn/archives/6024) and its code; Adam's epsilon is Keras' default.
+    "su-kl": TrainConfig(
+        preset="su-kl",
+        encoder="su",
+        z_dim=256,
+        heads="concat",
+        negatives="shuffled",
+        global_input="z",
+        alpha=0.5,
+        beta=1.5,
+        gamma=0.01,
+        prior_reduction="mean",
+        epochs=50,
+        learning_rate=1e-3,
+        adam_beta1=0.9,
+        adam_eps=1e-7,
+    ),
+}

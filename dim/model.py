@@ -1,0 +1,190 @@
+"""DeepInfoMax: an encoder, a global and a local InfoMax term, and a prior, weighted."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from dim.config import TrainConfig
+from dim.encoder import Encoder, Features, basic32x32, glorot_uniform, su
+from dim.prior import KLPrior
+from dim.terms import InfoMaxTerm, code_with_itself, code_with_locations, map_with_code
+from mi_estimators import (
+    DV,
+    JSD,
+    MINE,
+    NWJ,
+    SMILE,
+    AllLocations,
+    Concat,
+    Critic,
+    InBatch,
+    InfoNCE,
+    MIEstimator,
+    NegativeSampler,
+    Objective,
+    Separable,
+    Shuffled,
+)
+
+# The command line's names; inside the library a class is its own name.
+OBJECTIVES: dict[str, type[Objective]] = {
+    "jsd": JSD,
+    "dv": DV,
+    "infonce": InfoNCE,
+    "nwj": NWJ,
+    "mine": MINE,
+    "smile": SMILE,
+}
+NEGATIVES: dict[str, type[NegativeSampler]] = {
+    "in-batch": InBatch,
+    "shuffled": Shuffled,
+    "all-locations": AllLocations,
+}
+ENCODERS = {"basic32x32": basic32x32, "su": su}
+
+
+class Weights(NamedTuple):
+    """alpha, beta and gamma of the paper and of the blog, Eq. 14."""
+
+    alpha: float
+    beta: float
+    gamma: float
+
+
+class Losses(NamedTuple):
+    """The named losses of one batch; `total` is their weighted sum. Left-out terms are 0."""
+
+    global_: Float[Tensor, ""]
+    local: Float[Tensor, ""]
+    prior: Float[Tensor, ""]
+    total: Float[Tensor, ""]
+
+
+class DeepInfoMax(nn.Module):
+    """total = alpha * global + beta * local + gamma * prior, to be minimised.
+
+    Args:
+        encoder: Images to features.
+        global_term: About the image as a whole; left out where alpha is 0.
+        local_term: About each location, averaged over them; left out where beta is 0.
+        prior: On p(z|x).
+        weights: alpha, beta, gamma.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        global_term: InfoMaxTerm,
+        local_term: InfoMaxTerm,
+        prior: KLPrior,
+        weights: Weights,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.global_term = global_term if weights.alpha else None
+        self.local_term = local_term if weights.beta else None
+        self.prior = prior
+        self.weights = weights
+
+    def forward(
+        self,
+        images: Tensor,
+        labels: Int64[Tensor, " N"] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Losses, Features]:
+        """Losses of a batch, and the features they were computed on."""
+        features = self.encoder(images)
+        z = features.sample(generator)
+        zero = z.new_zeros((), dtype=torch.float32)
+        global_, local = (
+            zero if term is None else term(features, z, generator=generator)
+            for term in (self.global_term, self.local_term)
+        )
+        prior = self.prior(features, labels)
+        alpha, beta, gamma = self.weights
+        return Losses(
+            global_, local, prior, alpha * global_ + beta * local + gamma * prior
+        ), features
+
+
+def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepInfoMax:
+    """The model of a configuration, initialised from its seed; the global RNG stays as it is.
+
+    Raises:
+        ValueError: If the encoder cannot halve the image size, or a class-conditional prior has no
+            classes.
+    """
+    if config.class_conditional and not classes:
+        raise ValueError(
+            "class_conditional: expected labelled training images, received none; leave it out"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = ENCODERS[config.encoder](image_size, config.z_dim)
+        channels, locations = _map_shape(encoder, image_size)
+        if config.global_input == "z":
+            pairing, dim_x = code_with_itself, config.z_dim
+        else:
+            pairing, dim_x = map_with_code, channels * locations
+        return DeepInfoMax(
+            encoder,
+            InfoMaxTerm(_estimator(config, dim_x, config.z_dim), pairing),
+            InfoMaxTerm(_estimator(config, config.z_dim, channels), code_with_locations),
+            KLPrior(
+                config.prior_reduction,
+                nn.Embedding(classes, config.z_dim) if config.class_conditional else None,
+            ),
+            Weights(config.alpha, config.beta, config.gamma),
+        )
+
+
+class DotHead(nn.Module):
+    """One side of an encode-and-dot critic (Hjelm et al. 2019, Figure 6), on the last axis.
+
+    A perceptron beside a linear shortcut that starts as the identity; then a layer norm.
+    """
+
+    def __init__(self, dim: int, units: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, units, bias=False)
+        self.norm = nn.BatchNorm1d(units)
+        self.second = nn.Linear(units, units)
+        self.shortcut = nn.Linear(dim, units, bias=False)
+        nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
+        with torch.no_grad():
+            self.shortcut.weight.fill_diagonal_(1.0)
+        self.out = nn.LayerNorm(units)
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
+        """Embed."""
+        rows = x.flatten(0, -2)
+        hidden = self.second(self.norm(self.first(rows)).relu())
+        return self.out(hidden + self.shortcut(rows)).unflatten(0, x.shape[:-1])
+
+
+def _estimator(config: TrainConfig, dim_x: int, dim_y: int) -> MIEstimator:
+    units = config.head_units
+    critic: Critic
+    if config.heads == "dot":
+        critic = Separable(DotHead(dim_x, units), DotHead(dim_y, units))
+    else:
+        critic = Concat(dim_x, dim_y, hidden=units, layers=3, activation=nn.ReLU)
+        if config.encoder == "su":
+            critic.apply(glorot_uniform)
+            bound = math.sqrt(6 / (dim_x + dim_y + units))  # the split layer is one, as in Keras
+            nn.init.uniform_(critic.first_x.weight, -bound, bound)
+            nn.init.uniform_(critic.first_y.weight, -bound, bound)
+    return MIEstimator(critic, OBJECTIVES[config.objective](), NEGATIVES[config.negatives]())
+
+
+def _map_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
+    with torch.no_grad():
+        # In eval mode, so that the shape is learned without touching batch statistics.
+        encoder.eval()
+        shape = encoder.local(torch.zeros(1, 3, image_size, image_size)).shape
+        encoder.train()
+    return shape[1], shape[2] * shape[3]
