@@ -37,7 +37,7 @@ class TrainingState:
     model: dict[str, Any]
     optimiser: dict[str, Any]
     generator: torch.Tensor
-    history: list[dict[str, float]]
+    history: list[dict[str, float | int]]
 
 
 def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState | None:

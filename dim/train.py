@@ -65,7 +65,7 @@ def train(
         eps=config.adam_eps,
     )
     generator = torch.Generator(device).manual_seed(config.seed)
-    history: list[dict[str, float]] = []
+    history: list[dict[str, float | int]] = []
     if state := open_run(run, config, resume=resume):
         model.load_state_dict(state.model)
         optimiser.load_state_dict(state.optimiser)
@@ -172,7 +172,7 @@ def draw_curves(run: Path) -> None:
     figure.savefig(run / "curves.png", dpi=120)
 
 
-def _write_metrics(history: list[dict[str, float]], path: Path) -> None:
+def _write_metrics(history: list[dict[str, float | int]], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()

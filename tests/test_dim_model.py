@@ -1,0 +1,206 @@
+"""Deep InfoMax: the losses against literal twins, the priors, the shapes."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from dim import PRESETS, KLPrior, build_model
+from dim.encoder import Features, basic32x32, su
+from dim.model import NEGATIVES, OBJECTIVES
+
+
+def images(n=6, size=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_features(n=5, d=3):
+    return Features(
+        torch.randn(n, 2, 2, 2), torch.randn(n, 4), torch.randn(n, d), torch.randn(n, d)
+    )
+
+
+def test_su_kl_is_the_blogs_loss_written_out():
+    """Eq. 14 of the blog, by loops over images, locations and the one negative of each."""
+    model = build_model(PRESETS["su-kl"], 16).eval()
+    batch = images()
+    losses, features = model(batch, generator=seeded())
+
+    generator = seeded()
+    z = features.sample(generator)
+    drawn = [model.global_term.estimator.negatives((6,), generator=generator).indices]
+    drawn.append(model.local_term.estimator.negatives((6, 4), generator=generator).indices)
+    n, log_sigmoid = len(batch), lambda t: -math.log1p(math.exp(-t))
+    t1, t2 = model.global_term.estimator.critic, model.local_term.estimator.critic
+    global_ = local = prior = 0.0
+    for i in range(n):
+        j = drawn[0][i, 0].item()
+        global_ += log_sigmoid(t1(z[i], z[i]).item()) + log_sigmoid(-t1(z[i], z[j]).item())
+        for place in range(4):
+            row, column = divmod(place, 2)
+            j, other = divmod(drawn[1][i, place, 0].item(), 4)
+            assert other == place
+            c = features.feature_map[:, :, row, column]
+            local += log_sigmoid(t2(z[i], c[i]).item()) + log_sigmoid(-t2(z[i], c[j]).item())
+        for mu, log_var in zip(features.z_mean[i], features.z_log_var[i], strict=True):
+            prior += 0.5 * (mu**2 + log_var.exp() - log_var - 1).item()
+    shift = 2 * math.log(2)  # ours is 0 at chance, the blog's cross-entropy is 2 log 2
+    assert losses.global_.item() + shift == pytest.approx(-global_ / n, rel=1e-4)
+    assert losses.local.item() + shift == pytest.approx(-local / (n * 4), rel=1e-4)
+    assert losses.prior.item() == pytest.approx(prior / (n * 256), rel=1e-4)
+    total = 0.5 * losses.global_ + 1.5 * losses.local + 0.01 * losses.prior
+    assert losses.total.item() == pytest.approx(total.item(), rel=1e-4)
+
+
+def test_the_default_local_term_is_jsd_over_all_pairs_written_out():
+    model = build_model(PRESETS["default"], 16).eval()
+    losses, features = model(images(4), generator=seeded())
+    z = features.sample(seeded())
+    critic = model.local_term.estimator.critic
+    softplus = lambda t: math.log1p(math.exp(-abs(t))) + max(t, 0)  # noqa: E731
+    joint, product = [], []
+    for i in range(4):
+        for j in range(4):
+            for place in range(16):
+                c = features.feature_map[j].flatten(1)[:, place]
+                t = critic(z[i][None], c[None]).item()
+                (joint if i == j else product).append(softplus(-t) if i == j else softplus(t))
+    twin = sum(joint) / len(joint) + sum(product) / len(product) - 2 * math.log(2)
+    assert losses.local.item() == pytest.approx(twin, rel=1e-4)
+    assert losses.global_ == 0
+
+
+def test_terms_are_zero_at_chance():
+    model = build_model(dataclasses.replace(PRESETS["su-kl"], negatives="in-batch"), 16)
+    for term in (model.global_term, model.local_term):
+        last = term.estimator.critic.rest[1][-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    losses, _ = model(images(), generator=seeded())
+    assert losses.global_.item() == pytest.approx(0, abs=1e-6)
+    assert losses.local.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_two_terms_draw_their_negatives_independently():
+    model = build_model(PRESETS["su-kl"], 16)
+    generator = seeded()
+    samplers = [term.estimator.negatives for term in (model.global_term, model.local_term)]
+    first, second = (sampler((64,), generator=generator).indices for sampler in samplers)
+    assert not torch.equal(first, second)
+
+
+def test_the_local_term_trains_the_encoder_and_both_heads():
+    model = build_model(dataclasses.replace(PRESETS["default"], gamma=0.0), 16)
+    losses, _ = model(images(), generator=seeded())
+    losses.total.backward()
+    critic = model.local_term.estimator.critic
+    for module in (model.encoder.local, model.encoder.z_mean, critic.f, critic.g):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_a_step_against_the_prior_alone_brings_z_closer_to_it():
+    model = build_model(dataclasses.replace(PRESETS["default"], beta=0.0, gamma=1.0), 16)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+    before, _ = model(images(), generator=seeded())
+    before.total.backward()
+    optimiser.step()
+    after, _ = model(images(), generator=seeded())
+    assert after.prior < before.prior
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("global_input", ["z", "feature-map"])
+@pytest.mark.parametrize("heads", ["dot", "concat"])
+def test_every_choice_of_the_command_line_trains(objective, negatives, global_input, heads):
+    config = dataclasses.replace(
+        PRESETS["default"],
+        alpha=0.5,
+        objective=objective,
+        negatives=negatives,
+        global_input=global_input,
+        heads=heads,
+        head_units=8,
+    )
+    model = build_model(config, 8)
+    losses, _ = model(images(4, 8), generator=seeded())
+    losses.total.backward()
+    assert losses.total.isfinite()
+    for term in (model.global_term, model.local_term):
+        gradients = [p.grad for p in term.parameters()]
+        assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_kl_prior_is_torchs_kl_divergence(reduction):
+    features = random_features()
+    q = Normal(features.z_mean, (0.5 * features.z_log_var).exp())
+    divergence = kl_divergence(q, Normal(0.0, 1.0))
+    expected = getattr(divergence, reduction)(-1).mean()
+    torch.testing.assert_close(KLPrior(reduction)(features), expected)
+
+
+def test_class_conditional_prior_is_centred_on_the_class_mean():
+    features, labels = random_features(), torch.tensor([0, 1, 1, 0, 2])
+    means = nn.Embedding(3, 3)
+    q = Normal(features.z_mean, (0.5 * features.z_log_var).exp())
+    expected = kl_divergence(q, Normal(means(labels), 1.0)).sum(-1).mean()
+    torch.testing.assert_close(KLPrior("sum", means)(features, labels), expected)
+    with pytest.raises(ValueError, match="labels: expected class labels"):
+        KLPrior("sum", means)(features)
+
+
+def test_encoders_have_the_published_sizes():
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    paper, blog = basic32x32(32), su(32)
+    assert count(paper) - count(paper.z_log_var) == pytest.approx(4.92e6, rel=2e-3)
+    assert count(blog) == pytest.approx(1.68e6, rel=5e-3)
+    assert paper(images(2, 32)).feature_map.shape == (2, 128, 8, 8)
+    assert paper(images(2, 32)).hidden.shape == (2, 1024)
+    assert paper(images(2, 32)).z_mean.shape == (2, 64)
+    assert blog(images(2, 32)).feature_map.shape == (2, 256, 4, 4)
+    assert blog(images(2, 32)).z_mean.shape == (2, 256)
+
+
+@pytest.mark.parametrize("build", [basic32x32, su])
+@pytest.mark.parametrize("size", [4, 28, 30])
+def test_a_size_that_cannot_be_halved_is_refused(build, size):
+    with pytest.raises(ValueError, match=f"image_size: expected a multiple of 8.*{size}"):
+        build(size)
+
+
+def test_bytes_and_floats_encode_alike_and_floats_must_be_in_range():
+    encoder = basic32x32(16).eval()
+    batch = images()
+    torch.testing.assert_close(encoder(batch).z_mean, encoder(batch / 255).z_mean)
+    with pytest.raises(ValueError, match=r"images: expected bytes or floats in \[0, 1\]"):
+        encoder(batch.float())
+
+
+def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
+    state = torch.get_rng_state()
+    a, b = (build_model(PRESETS["default"], 16) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    other = build_model(dataclasses.replace(PRESETS["default"], seed=1), 16)
+    assert not torch.equal(a.encoder.z_mean.weight, other.encoder.z_mean.weight)
+
+
+def test_su_starts_as_keras_does():
+    model = build_model(PRESETS["su-kl"], 16)
+    critic = model.local_term.estimator.critic
+    bound = math.sqrt(6 / (256 + 256 + 256))  # Glorot over the concatenated input
+    assert critic.first_x.weight.abs().max().item() == pytest.approx(bound, rel=1e-2)
+    assert critic.first_y.weight.abs().max().item() == pytest.approx(bound, rel=1e-2)
+    assert critic.first_y.bias.abs().max() == 0
+    assert model.encoder.z_mean.weight.abs().max().item() == pytest.approx(math.sqrt(6 / 512), rel=1e-2)

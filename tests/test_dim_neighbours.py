@@ -1,0 +1,187 @@
+"""The figure: the right images, in their own colours, beside numbers over the whole test set."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import dim.neighbours
+from dim.data import ImageData
+from dim.encoder import Features
+from dim.neighbours import (
+    BETWEEN,
+    BOTTOM,
+    FRAME,
+    GAP,
+    IMAGE,
+    LEFT,
+    OTHER,
+    SAME,
+    TOP,
+    WHITE,
+    draw_neighbours,
+    main,
+)
+
+CELL = IMAGE + 2 * (FRAME + GAP)
+
+
+@pytest.fixture
+def data():
+    """Each image in one colour of its own, so that the figure tells which it is."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(n):
+        colours = torch.randint(0, 256, (n, 3, 1, 1), generator=generator, dtype=torch.uint8)
+        return colours.repeat(1, 1, 8, 8), torch.randint(0, 3, (n,), generator=generator)
+
+    return ImageData("colours", *part(40), *part(15), ("a", "b", "a very long class name"))
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(n, 4, generator=generator) for n in (15, 40))
+
+
+def panel(path, metric):
+    """The file's pixels of one panel."""
+    picture = np.asarray(Image.open(path).convert("RGB"))[TOP:-BOTTOM]
+    width = 10 * CELL + 4 * GAP
+    left = LEFT if metric == "cosine" else picture.shape[1] - width - BETWEEN
+    return picture[:, left : left + width]
+
+
+def centre(picture, row, column):
+    x = column * CELL + CELL // 2 + (4 * GAP if column else 0)
+    return tuple(int(c) for c in picture[row * CELL + CELL // 2, x])
+
+
+def frame(picture, row, column):
+    x = column * CELL + GAP + FRAME // 2 + (4 * GAP if column else 0)
+    return tuple(int(c) for c in picture[row * CELL + CELL // 2, x])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_every_cell_shows_its_image_and_frame(tmp_path, features, data, metric):
+    test, train = features
+    path = tmp_path / "neighbours.png"
+    draw_neighbours(test, train, data, path=path, seed=5)
+    queries = torch.randperm(15, generator=torch.Generator().manual_seed(5))[:10]
+    picture = panel(path, metric)
+    assert picture.shape[0] == 10 * CELL
+    for row, query in enumerate(queries.tolist()):
+        assert centre(picture, row, 0) == tuple(data.x_test[query, :, 0, 0].tolist())
+        assert frame(picture, row, 0) == WHITE
+        if metric == "l2":
+            distance = (train - test[query]).norm(dim=1)
+        else:
+            distance = -torch.cosine_similarity(train, test[query][None])
+        for column, found in enumerate(distance.argsort()[:9].tolist(), start=1):
+            assert centre(picture, row, column) == tuple(data.x_train[found, :, 0, 0].tolist())
+            agrees = data.y_train[found] == data.y_test[query]
+            assert frame(picture, row, column) == (SAME if agrees else OTHER)
+
+
+def test_pixels_are_enlarged_without_blur(tmp_path, features, data):
+    stripes = data.x_test.clone()
+    stripes[..., ::2] = 0
+    stripes[..., 1::2] = 255
+    path = tmp_path / "neighbours.png"
+    draw_neighbours(*features, replace(data, x_test=stripes), path=path)
+    row = panel(path, "cosine")[CELL // 2, GAP + FRAME : GAP + FRAME + IMAGE, 0]
+    np.testing.assert_array_equal(row, np.repeat([0, 255] * 4, IMAGE // 8))
+
+
+def test_precision_is_over_the_whole_test_set(tmp_path, features, data):
+    test, train = features
+    precision = draw_neighbours(test, train, data, path=tmp_path / "n.png")
+    agree = 0
+    for x, y in zip(test, data.y_test, strict=True):
+        nine = (train - x).norm(dim=1).argsort()[:9]
+        agree += sum(int(data.y_train[i] == y) for i in nine)
+    assert precision["l2"] == pytest.approx(agree / (9 * 15))
+    assert set(precision) == {"cosine", "l2"}
+
+
+def test_perfect_features_have_precision_one(tmp_path, data):
+    one_hot = [torch.eye(3)[y] for y in (data.y_test, data.y_train)]
+    assert draw_neighbours(*one_hot, data, path=tmp_path / "n.png") == {"cosine": 1, "l2": 1}
+
+
+def test_without_labels_there_are_no_frames(tmp_path, features, data):
+    path = tmp_path / "n.png"
+    unlabelled = replace(data, y_train=None, y_test=None, classes=None)
+    assert draw_neighbours(*features, unlabelled, path=path) == {}
+    picture = panel(path, "l2")
+    assert all(frame(picture, r, c) == WHITE for r in range(10) for c in range(10))
+
+
+def test_the_seed_chooses_the_queries(tmp_path, features, data):
+    drawn = {}
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        draw_neighbours(*features, data, path=tmp_path / name, seed=seed)
+        drawn[name] = (tmp_path / name).read_bytes()
+    assert drawn["first"] == drawn["again"] != drawn["other"]
+
+
+@pytest.mark.parametrize(("test_images", "side"), [(3, 8), (15, 200)])
+def test_few_queries_and_large_images_are_drawn(tmp_path, features, data, test_images, side):
+    test, train = features
+    data = replace(
+        data,
+        x_test=data.x_test[:test_images, :, :1, :1].repeat(1, 1, side, side),
+        y_test=data.y_test[:test_images],
+        x_train=data.x_train[..., :1, :1].repeat(1, 1, side, side),
+    )
+    path = tmp_path / "n.png"
+    draw_neighbours(test[:test_images], train, data, path=path)
+    assert panel(path, "cosine").shape[0] == min(test_images, 10) * CELL
+
+
+# --- Command line -----------------------------------------------------------------------------
+
+
+class Colour(nn.Module):
+    """Encodes an image by its colour."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        colour = self.scale * images[:, :, 0, 0] / 255
+        return Features(colour[:, :, None, None], colour, colour, colour)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, data):
+    config = SimpleNamespace(data="colours", image_size=None, seed=3)
+    monkeypatch.setattr(dim.neighbours, "load_config", lambda run: config)
+    monkeypatch.setattr(dim.neighbours, "load_encoder", lambda run: Colour())
+    monkeypatch.setattr(dim.neighbours, "load_data", lambda source, image_size, seed: data)
+    return tmp_path
+
+
+def test_the_command_draws_into_the_run(run, data, capsys):
+    main([str(run), "--device", "cpu"])
+    out = capsys.readouterr().out
+    colours = [x[:, :, 0, 0] / 255 for x in (data.x_test, data.x_train)]
+    expected = draw_neighbours(*colours, data, path=run / "twin.png", seed=3)
+    assert f"precision@9, cosine: {100 * expected['cosine']:.1f} %" in out
+    assert (run / "neighbours.png").read_bytes() == (run / "twin.png").read_bytes()
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
+    def missing(run):
+        raise ValueError("run: expected a run folder")
+
+    monkeypatch.setattr(dim.neighbours, "load_config", missing)
+    with pytest.raises(SystemExit) as exit:
+        main([str(run)])
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == "error: run: expected a run folder\n"
