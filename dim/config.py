@@ -18,6 +18,8 @@ class TrainConfig:
     """The paper's encoder, or the blog's."""
     z_dim: int = 64
     """Dimensions of the code."""
+    stochastic: bool = True
+    """Train on a sample of p(z|x), as the KL prior means it, or on its mean."""
     heads: Literal["dot", "concat"] = "dot"
     """Critics: encode-and-dot (`Separable`), or concatenate-and-convolve 1x1 (`Concat`)."""
     head_units: int = 256

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from dim.checkpoint import load_config, load_encoder, untrained_encoder
 from dim.data import ImageData, load_data
 from dim.encoder import Features
 
+Device = Literal["auto", "cpu", "cuda"]
 PENALTIES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)  # on ½‖W‖², beside a mean cross-entropy
 PROTOCOL = (
     "Frozen encoder in eval mode, no augmentation; probes are fitted on the training images and "
@@ -147,8 +148,8 @@ def fit_linear_probe(x: Float[Tensor, "N d"], y: Int64[Tensor, "N"]) -> LinearPr
     Features are standardised. A fifth of the rows (a fixed random choice) is set aside; the
     penalty goes from strong to weak, each fit starting from the one before, for as long as the
     cross-entropy on that fifth falls; then all rows are fitted with the best. Fitted by full-batch
-    L-BFGS in torch: the minimum that scikit-learn finds, in a third of the time or less, and on a
-    GPU where the features are there.
+    L-BFGS in torch, to within 0.01 nats of the minimum (measured on CIFAR-10): less than half the
+    time of scikit-learn's, and on a GPU where the features are there.
 
     Raises:
         ValueError: There are fewer than two rows.
@@ -202,7 +203,7 @@ def _fit(
         [weight],
         max_iter=100,
         history_size=10,
-        # Tenfold and hundredfold tighter, a probe takes 2.5 times as long, and its accuracy on
+        # Tenfold and hundredfold tighter, a probe takes 2 to 2.6 times as long, and its accuracy on
         # CIFAR-10 moves by less than a fifth of its standard error.
         tolerance_grad=1e-3,
         tolerance_change=1e-4,
@@ -366,19 +367,20 @@ class RunOptions:
         device: Where to compute; auto takes CUDA where there is a device.
     """
 
-    run: tyro.conf.Positional[Path]
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    device: Device = "auto"
 
-    def resolve_device(self) -> torch.device:
-        """The torch device meant.
 
-        Raises:
-            ValueError: CUDA is asked for and there is none.
-        """
-        available = torch.cuda.is_available()
-        if self.device == "cuda" and not available:
-            raise ValueError("device: expected a CUDA device, received none; pass --device cpu")
-        return torch.device("cuda" if available and self.device != "cpu" else "cpu")
+def resolve_device(name: Device) -> torch.device:
+    """The torch device meant; auto takes CUDA where there is a device.
+
+    Raises:
+        ValueError: If CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("device: expected a CUDA device, received none; pass --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -387,7 +389,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         RunOptions, prog="python -m dim.evaluate", description=main.__doc__, args=argv
     )
     try:
-        device = options.resolve_device()
+        device = resolve_device(options.device)
         config = load_config(options.run)
         encoder = load_encoder(options.run).to(device)
         untrained = untrained_encoder(options.run).to(device)

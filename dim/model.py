@@ -72,6 +72,7 @@ class DeepInfoMax(nn.Module):
         local_term: About each location, averaged over them; left out where beta is 0.
         prior: On p(z|x).
         weights: alpha, beta, gamma.
+        stochastic: Whether the terms see a sample of p(z|x), or its mean.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class DeepInfoMax(nn.Module):
         local_term: InfoMaxTerm,
         prior: KLPrior,
         weights: Weights,
+        *,
+        stochastic: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -88,6 +91,7 @@ class DeepInfoMax(nn.Module):
         self.local_term = local_term if weights.beta else None
         self.prior = prior
         self.weights = weights
+        self.stochastic = stochastic
 
     def forward(
         self,
@@ -98,7 +102,7 @@ class DeepInfoMax(nn.Module):
     ) -> tuple[Losses, Features]:
         """Losses of a batch, and the features they were computed on."""
         features = self.encoder(images)
-        z = features.sample(generator)
+        z = features.sample(generator) if self.stochastic else features.z_mean
         zero = z.new_zeros((), dtype=torch.float32)
         global_, local = (
             zero if term is None else term(features, z, generator=generator)
@@ -139,6 +143,7 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
                 nn.Embedding(classes, config.z_dim) if config.class_conditional else None,
             ),
             Weights(config.alpha, config.beta, config.gamma),
+            stochastic=config.stochastic,
         )
 
 

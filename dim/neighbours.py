@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dim.checkpoint import load_config, load_encoder
 from dim.data import ImageData, load_data
-from dim.evaluate import RunOptions, encode, nearest
+from dim.evaluate import RunOptions, encode, nearest, resolve_device
 
 QUERIES = 10
 NEIGHBOURS = 9
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         RunOptions, prog="python -m dim.neighbours", description=main.__doc__, args=argv
     )
     try:
-        device = options.resolve_device()
+        device = resolve_device(options.device)
         config = load_config(options.run)
         encoder = load_encoder(options.run).to(device)
         data = load_data(config.data, image_size=config.image_size, seed=config.seed)

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from dim.checkpoint import RunError, TrainingState, open_run, save_run, write_atomically
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData, load_data
-from dim.evaluate import encode, write_report
+from dim.evaluate import Device, encode, resolve_device, write_report
 from dim.model import DeepInfoMax, build_model
 from dim.neighbours import draw_neighbours
 
@@ -34,8 +33,8 @@ class Options:
     """Run folder; by default runs/PRESET-DATA."""
     resume: bool = False
     """Continue the run in that folder, if there is one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA where there is a device."""
 
 
 def train(
@@ -131,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=Options(PRESETS[preset.parse_known_args(argv)[0].preset]),
     )
     try:
-        device = _device(options.device)
+        device = resolve_device(options.device)
         config = options.config
         data = load_data(config.data, image_size=config.image_size, seed=config.seed)
         config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
@@ -161,13 +160,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 def draw_curves(run: Path) -> None:
     """Draw the losses of `metrics.csv` over the epochs into `curves.png`."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(11, 2.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(LOSSES)), LOSSES, strict=True):
-        axes.plot([int(r["epoch"]) for r in rows], [float(r[name]) for r in rows], marker=".")
+        values = [float(row[name]) for row in rows]
+        if any(values):
+            axes.plot([int(row["epoch"]) for row in rows], values, marker=".")
+        else:
+            axes.text(0.5, 0.5, "left out", transform=axes.transAxes, ha="center", va="center")
         axes.set(title=f"{name} loss", xlabel="epoch", ylabel="nats")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.savefig(run / "curves.png", dpi=120)
 
@@ -177,12 +182,6 @@ def _write_metrics(history: list[dict[str, float | int]], path: Path) -> None:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected a CUDA device for --device cuda, found none; use auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 if __name__ == "__main__":

@@ -324,6 +324,12 @@ def test_images_of_differing_sizes_need_an_image_size(tmp_path, rng):
     assert data.x_train.shape == (24, 3, 20, 20)
 
 
+def test_images_that_have_the_asked_size_keep_their_pixels(tmp_path, rng):
+    save_images(tmp_path, rng, 30)
+    asked, natural = load_data(str(tmp_path), image_size=16), load_data(str(tmp_path))
+    assert torch.equal(asked.x_train, natural.x_train)
+
+
 def test_non_square_images_need_an_image_size(tmp_path, rng):
     save_images(tmp_path, rng, 30, size=(16, 24))
     with pytest.raises(DataError, match=r"expected square images, received 24×16 .*image_size"):

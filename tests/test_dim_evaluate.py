@@ -198,8 +198,9 @@ def test_random_labels_are_at_chance():
 def test_the_linear_probe_is_scikit_learns_minimum():
     from sklearn.linear_model import LogisticRegression
 
-    x, y = blobs(300, seed=0, spread=1.0)
+    x, y = blobs(300, seed=0, dim=50, spread=2.0)  # noisy, so that the penalty counts
     probe = fit_linear_probe(x, y)
+    assert probe.penalty >= 0.1
     standard = (x - probe.mean) / probe.scale
     twin = LogisticRegression(C=1 / (probe.penalty * len(x)), tol=1e-8, max_iter=1000)
     twin.fit(standard.numpy(), y.numpy())

@@ -1,0 +1,203 @@
+"""Which InfoMax term makes the representation? Global only, local only and both, for both presets.
+
+And why `su-kl` with its local term alone falls below its own untrained encoder: the same run with
+one thing changed at a time. Prints a table of frozen-encoder probes on the test images and saves it
+with its provenance. For small image sets; each run takes about five minutes on one core.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from provenance import provenance
+from tqdm import tqdm
+
+from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
+from dim.checkpoint import RunError
+from dim.evaluate import probe_table, standard_error
+from dim.train import train
+
+Row = dict[str, Any]
+
+TERMS: dict[str, dict[str, Row]] = {
+    "default": {
+        "global only": {"alpha": 1.0, "beta": 0.0},
+        "local only": {"alpha": 0.0},
+        "both": {"alpha": 0.5},
+    },
+    "su-kl": {
+        "global only": {"beta": 0.0},
+        "local only": {"alpha": 0.0},
+        "both": {},
+    },
+}
+# What is different about su-kl's local term, one at a time.
+STUDY: dict[str, Row] = {
+    "local only, all pairs": {"negatives": "in-batch"},
+    "local only, dot heads": {"heads": "dot"},
+    "local only, no noise on z": {"stochastic": False},
+    "local only, paper's encoder": {"encoder": "basic32x32", "z_dim": 64},
+    "local only, half the epochs": {"epochs": 0.5},
+    "local only, all pairs, dot heads": {"negatives": "in-batch", "heads": "dot"},
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Deep InfoMax by its terms."""
+
+    data: str
+    """An .npz file, `digits` or `cifar10`; see python -m dim.train."""
+    default_epochs: int = 20
+    """Epochs of the `default` preset."""
+    su_epochs: int = 12
+    """Epochs of the `su-kl` preset."""
+    study: bool = True
+    """Also take su-kl's local term apart."""
+    seed: int = 0
+    """Of every run."""
+    workers: int = 2
+    """Runs side by side, one thread each."""
+    out: Path | None = None
+    """Folder of the results; by default benchmarks/results."""
+    smoke: bool = False
+    """One epoch on a few images, in a temporary folder: seconds."""
+
+
+def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
+    """Preset, name and configuration of every run."""
+    epochs = {"default": options.default_epochs, "su-kl": options.su_epochs}
+    runs = []
+    for preset, arms in TERMS.items():
+        base = replace(PRESETS[preset], data=options.data, seed=options.seed, epochs=epochs[preset])
+        runs += [(preset, name, replace(base, **change)) for name, change in arms.items()]
+    if options.study:
+        local = replace(base, alpha=0.0)
+        for name, change in STUDY.items():
+            share = change.get("epochs", 1)
+            run = replace(local, **(change | {"epochs": max(1, int(local.epochs * share))}))
+            runs.append(("su-kl", name, run))
+    return runs
+
+
+def run(preset: str, name: str, config: TrainConfig, smoke: bool) -> list[Row]:
+    """Train and probe one configuration."""
+    torch.set_num_threads(1)
+    data = load_data(config.data, seed=config.seed)
+    if smoke:
+        data = few(data)
+    config = replace(config, image_size=data.x_train.shape[-1])
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model = train(config, data, Path(folder) / "run", device=torch.device("cpu"))
+    seconds = time.perf_counter() - start
+    untrained = build_model(config, data.x_train.shape[-1]).encoder
+    return [
+        {"preset": preset, "run": name, "epochs": config.epochs, "seconds": seconds, **asdict(row)}
+        for row in probe_table(model.encoder.eval(), untrained, data)
+    ]
+
+
+def few(data: ImageData) -> ImageData:
+    """The first 200 images, for the smoke test."""
+    assert data.y_train is not None
+    assert data.y_test is not None
+    return replace(
+        data,
+        x_train=data.x_train[:200],
+        y_train=data.y_train[:200],
+        x_test=data.x_test[:100],
+        y_test=data.y_test[:100],
+    )
+
+
+def run_all(runs: Sequence[tuple[str, str, TrainConfig]], options: Options) -> Iterator[list[Row]]:
+    """The rows of every run, as they come."""
+    os.environ["TQDM_DISABLE"] = "1"  # of the workers: this script has a bar of its own
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        futures = [pool.submit(run, *each, options.smoke) for each in runs]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def table(rows: Sequence[Row], order: Sequence[tuple[str, str, TrainConfig]]) -> str:
+    """Markdown: one line a run, and one for each untrained encoder and the pixels."""
+
+    def cell(row: Row, probe: str) -> str:
+        error = standard_error(row[probe], row["n_test"])
+        return f"{100 * row[probe]:.1f} ± {100 * error:.1f}"
+
+    def line(name: str, chosen: Sequence[Row]) -> str:
+        by_layer = {row["layer"]: row for row in chosen}
+        z = by_layer.get("z_mean") or by_layer["pixels"]
+        cells = [cell(z, probe) for probe in ("knn_5", "knn_20", "linear")]
+        cells += [
+            cell(by_layer[layer], "linear") if layer in by_layer else ""
+            for layer in ("hidden", "feature_map")
+        ]
+        return " | ".join([f"| {name}", str(chosen[0]["epochs"]), *cells]) + " |"
+
+    lines = [
+        "| preset, terms | epochs | z_mean 5-NN | z_mean 20-NN | z_mean linear | hidden linear "
+        "| feature map linear |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    untrained_of = set()
+    for preset, name, config in order:
+        mine = [row for row in rows if (row["preset"], row["run"]) == (preset, name)]
+        shape = (config.encoder, config.z_dim)
+        if shape not in untrained_of:
+            untrained_of.add(shape)
+            before = [dict(row, epochs=0) for row in mine if row["encoder"] == "untrained"]
+            lines.append(line(f"{config.encoder}, untrained", before))
+        lines.append(
+            line(f"{preset}, {name}", [row for row in mine if row["encoder"] == "trained"])
+        )
+    pixels = next(row for row in rows if row["layer"] == "pixels")
+    lines.append(line("raw pixels", [dict(pixels, epochs="")]))
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, print the table, save it."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = tyro.cli(Options, prog="python benchmarks/infomax_terms.py", args=argv)
+    if options.smoke:
+        options = replace(options, default_epochs=1, su_epochs=1)
+    runs = plan(options)
+    rows: list[Row] = []
+    try:
+        load_data(options.data)
+        for new in tqdm(run_all(runs, options), total=len(runs), unit="run"):
+            rows += new
+    except (RunError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    text = table(rows, runs)
+    print(text)
+    here = Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
+    out = options.out or here
+    out.mkdir(parents=True, exist_ok=True)
+    settings = asdict(options) | {"data": Path(options.data).name}
+    del settings["out"]
+    command = [Path(a).name if a == options.data else a for a in argv]
+    head = provenance("infomax_terms.py", command, settings, "cpu")
+    order = {(preset, name): i for i, (preset, name, _) in enumerate(runs)}
+    rows.sort(key=lambda row: order[row["preset"], row["run"]])
+    (out / "infomax_terms.json").write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
+    (out / "infomax_terms.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What it takes to get a result again: command, options, versions, hardware."""
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mi_estimators
+
+
+def provenance(
+    script: str, argv: Sequence[str], options: Mapping[str, Any], device: str
+) -> dict[str, Any]:
+    """The head of every file in `results/`, without a path or a name of the machine."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+        cpu = next(line.split(":")[1].strip() for line in info.splitlines() if "model name" in line)
+    except (OSError, StopIteration):  # not Linux, or not x86
+        cpu = platform.processor() or platform.machine()
+    return {
+        "command": shlex.join(["python", f"benchmarks/{script}", *argv]),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "mi_estimators": mi_estimators.__version__,
+        },
+        "hardware": {
+            "cpu": cpu,
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        },
+        "options": dict(options),
+    }
