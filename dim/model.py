@@ -163,6 +163,9 @@ class DotHead(nn.Module):
         with torch.no_grad():
             self.shortcut.weight.fill_diagonal_(1.0)
         self.out = nn.LayerNorm(units)
+        # Unscaled, scores of two layer-normed vectors start with a spread of sqrt(units), and the
+        # first epochs go into unlearning them.
+        nn.init.constant_(self.out.weight, units**-0.25)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
         """Embed."""

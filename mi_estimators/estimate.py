@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from mi_estimators.critics import Critic, Separable
 from mi_estimators.estimator import MIEstimator
 from mi_estimators.negatives import NegativeSampler
-from mi_estimators.objectives import JSD, Objective
+from mi_estimators.objectives import Objective
 from mi_estimators.reductions import Statistics
 from mi_estimators.result import Checkpoint, MIEstimate
 from mi_estimators.scores import PairScores
@@ -69,7 +69,7 @@ def estimate_mi(
         The estimate, with its standard error from the per-sample influence.
 
     Raises:
-        TypeError: If x or y is not numeric.
+        TypeError: If x or y is not numeric, or a part is no instance of its class.
         ValueError: If x and y differ in length, hold NaN or infinities, have constant columns or
             more than 2 axes, or have fewer than 50 samples; if folds is less than 2.
         FloatingPointError: If the readout overflows.
@@ -100,12 +100,12 @@ def estimate_mi(
         )
     if device is None:
         device = x.device if isinstance(x, Tensor) else "cpu"
-    objective = JSD() if objective is None else objective
     generator = torch.Generator().manual_seed(seed)
     if critic is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             critic = Separable.mlp(a.shape[1], b.shape[1])
+    template = MIEstimator(critic, objective, negatives)
 
     parts = split_folds(len(a), folds, generator)
     readouts, history = [], []
@@ -115,9 +115,7 @@ def estimate_mi(
         for fold, (train, stop, report) in enumerate(parts):
             bar.set_description(f"critic {fold + 1} of {folds}")
             pairs = [_standardise(samples, train).to(device) for samples in (a, b)]
-            estimator = MIEstimator(copy.deepcopy(critic), copy.deepcopy(objective), negatives).to(
-                device
-            )
+            estimator = copy.deepcopy(template).to(device)
             looks = []
             for look in train_critic(
                 estimator,
@@ -151,11 +149,11 @@ def estimate_mi(
     return MIEstimate(
         value=sum(r.value * len(r.pointwise) for r in readouts) / n,
         standard_error=(influence.square().sum() / (n * (n - 1))).sqrt().item(),
-        kind=objective.kind,
-        ceiling=objective.ceiling(min(BLOCK, n // folds) - 1),
+        kind=template.objective.kind,
+        ceiling=template.objective.ceiling(min(BLOCK, n // folds) - 1),
         pointwise=pointwise.numpy(),
         history=tuple(history),
-        objective=repr(objective),
+        objective=repr(template.objective),
     )
 
 

@@ -22,6 +22,7 @@ class MIEstimator(nn.Module):
         negatives: Chooses the pairs that stand for p(x)p(y); `InBatch()` by default.
 
     Raises:
+        TypeError: If a part is no instance of its class, as in `"jsd"` or `JSD` for `JSD()`.
         ValueError: On call, if x and y differ in length or the batch has fewer than 2 samples.
 
     Example:
@@ -40,9 +41,19 @@ class MIEstimator(nn.Module):
         negatives: NegativeSampler | None = None,
     ) -> None:
         super().__init__()
-        self.critic = critic
-        self.objective = JSD() if objective is None else objective
-        self.negatives = InBatch() if negatives is None else negatives
+        objective = JSD() if objective is None else objective
+        negatives = InBatch() if negatives is None else negatives
+        for name, part, kind, such_as in (
+            ("critic", critic, Critic, "Separable(f, g)"),
+            ("objective", objective, Objective, "InfoNCE()"),
+            ("negatives", negatives, NegativeSampler, "Shuffled(k=1)"),
+        ):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{name}: expected an instance of {kind.__name__}, such as {such_as}, "
+                    f"received {part!r}"
+                )
+        self.critic, self.objective, self.negatives = critic, objective, negatives
 
     def scores(
         self,
