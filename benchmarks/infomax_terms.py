@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
 from dim.checkpoint import RunError
-from dim.evaluate import probe_table, standard_error
+from dim.evaluate import probe_encoder, probe_pixels, standard_error
 from dim.train import train
 
 Row = dict[str, Any]
@@ -33,7 +33,7 @@ TERMS: dict[str, dict[str, Row]] = {
     "default": {
         "global only": {"alpha": 1.0, "beta": 0.0},
         "local only": {"alpha": 0.0},
-        "both": {"alpha": 0.5},
+        "both": {},
     },
     "su-kl": {
         "global only": {"beta": 0.0},
@@ -47,8 +47,7 @@ STUDY: dict[str, Row] = {
     "local only, dot heads": {"heads": "dot"},
     "local only, no noise on z": {"stochastic": False},
     "local only, paper's encoder": {"encoder": "basic32x32", "z_dim": 64},
-    "local only, half the epochs": {"epochs": 0.5},
-    "local only, all pairs, dot heads": {"negatives": "in-batch", "heads": "dot"},
+    "local only, a tenth of the learning rate": {"learning_rate": 1e-4},
 }
 
 
@@ -58,9 +57,9 @@ class Options:
 
     data: str
     """An .npz file, `digits` or `cifar10`; see python -m dim.train."""
-    default_epochs: int = 20
+    default_epochs: int = 16
     """Epochs of the `default` preset."""
-    su_epochs: int = 12
+    su_epochs: int = 8
     """Epochs of the `su-kl` preset."""
     study: bool = True
     """Also take su-kl's local term apart."""
@@ -75,7 +74,7 @@ class Options:
 
 
 def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
-    """Preset, name and configuration of every run."""
+    """Preset (or encoder), name and configuration of every run; 0 epochs are no training."""
     epochs = {"default": options.default_epochs, "su-kl": options.su_epochs}
     runs = []
     for preset, arms in TERMS.items():
@@ -83,11 +82,12 @@ def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
         runs += [(preset, name, replace(base, **change)) for name, change in arms.items()]
     if options.study:
         local = replace(base, alpha=0.0)
-        for name, change in STUDY.items():
-            share = change.get("epochs", 1)
-            run = replace(local, **(change | {"epochs": max(1, int(local.epochs * share))}))
-            runs.append(("su-kl", name, run))
-    return runs
+        runs += [("su-kl", name, replace(local, **change)) for name, change in STUDY.items()]
+    shapes = {(config.encoder, config.z_dim): config for _, _, config in reversed(runs)}
+    untrained = [
+        (encoder, "untrained", replace(config, epochs=0)) for (encoder, _), config in shapes.items()
+    ]
+    return untrained + runs
 
 
 def run(preset: str, name: str, config: TrainConfig, smoke: bool) -> list[Row]:
@@ -98,13 +98,16 @@ def run(preset: str, name: str, config: TrainConfig, smoke: bool) -> list[Row]:
         data = few(data)
     config = replace(config, image_size=data.x_train.shape[-1])
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        model = train(config, data, Path(folder) / "run", device=torch.device("cpu"))
-    seconds = time.perf_counter() - start
-    untrained = build_model(config, data.x_train.shape[-1]).encoder
+    if config.epochs:
+        with tempfile.TemporaryDirectory() as folder:
+            model = train(config, data, Path(folder) / "run", device=torch.device("cpu"))
+    else:
+        model = build_model(config, data.x_train.shape[-1])
+    seconds = round(time.perf_counter() - start, 1)
+    rows = probe_encoder(model.encoder, "trained" if config.epochs else "untrained", data)
     return [
         {"preset": preset, "run": name, "epochs": config.epochs, "seconds": seconds, **asdict(row)}
-        for row in probe_table(model.encoder.eval(), untrained, data)
+        for row in rows
     ]
 
 
@@ -138,7 +141,7 @@ def table(rows: Sequence[Row], order: Sequence[tuple[str, str, TrainConfig]]) ->
         error = standard_error(row[probe], row["n_test"])
         return f"{100 * row[probe]:.1f} ± {100 * error:.1f}"
 
-    def line(name: str, chosen: Sequence[Row]) -> str:
+    def line(name: str, epochs: str, chosen: Sequence[Row]) -> str:
         by_layer = {row["layer"]: row for row in chosen}
         z = by_layer.get("z_mean") or by_layer["pixels"]
         cells = [cell(z, probe) for probe in ("knn_5", "knn_20", "linear")]
@@ -146,26 +149,17 @@ def table(rows: Sequence[Row], order: Sequence[tuple[str, str, TrainConfig]]) ->
             cell(by_layer[layer], "linear") if layer in by_layer else ""
             for layer in ("hidden", "feature_map")
         ]
-        return " | ".join([f"| {name}", str(chosen[0]["epochs"]), *cells]) + " |"
+        return " | ".join([f"| {name}", epochs, *cells]) + " |"
 
     lines = [
         "| preset, terms | epochs | z_mean 5-NN | z_mean 20-NN | z_mean linear | hidden linear "
         "| feature map linear |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    untrained_of = set()
     for preset, name, config in order:
         mine = [row for row in rows if (row["preset"], row["run"]) == (preset, name)]
-        shape = (config.encoder, config.z_dim)
-        if shape not in untrained_of:
-            untrained_of.add(shape)
-            before = [dict(row, epochs=0) for row in mine if row["encoder"] == "untrained"]
-            lines.append(line(f"{config.encoder}, untrained", before))
-        lines.append(
-            line(f"{preset}, {name}", [row for row in mine if row["encoder"] == "trained"])
-        )
-    pixels = next(row for row in rows if row["layer"] == "pixels")
-    lines.append(line("raw pixels", [dict(pixels, epochs="")]))
+        lines.append(line(f"{preset}, {name}", str(config.epochs), mine))
+    lines.append(line("raw pixels", "", [row for row in rows if row["layer"] == "pixels"]))
     return "\n".join(lines)
 
 
@@ -178,9 +172,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = plan(options)
     rows: list[Row] = []
     try:
-        load_data(options.data)
+        data = load_data(options.data)
         for new in tqdm(run_all(runs, options), total=len(runs), unit="run"):
             rows += new
+        data = few(data) if options.smoke else data
+        rows += [
+            {"preset": "", "run": "", "epochs": 0, **asdict(row)} for row in probe_pixels(data)
+        ]
     except (RunError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -194,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = [Path(a).name if a == options.data else a for a in argv]
     head = provenance("infomax_terms.py", command, settings, "cpu")
     order = {(preset, name): i for i, (preset, name, _) in enumerate(runs)}
-    rows.sort(key=lambda row: order[row["preset"], row["run"]])
+    rows.sort(key=lambda row: order.get((row["preset"], row["run"]), len(order)))
     (out / "infomax_terms.json").write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")
     (out / "infomax_terms.md").write_text(text + "\n")
 

@@ -28,9 +28,9 @@ class TrainConfig:
     """Of both terms."""
     negatives: Literal["in-batch", "shuffled", "all-locations"] = "in-batch"
     """Of both terms: all other images; one other image; all locations of all other images."""
-    global_input: Literal["z", "feature-map"] = "feature-map"
+    global_input: Literal["z", "feature-map"] = "z"
     """What the global term pairs with z: z itself, as in the blog, or the feature map."""
-    alpha: float = 0.0
+    alpha: float = 0.1
     """Weight of the global term; 0 leaves it out."""
     beta: float = 1.0
     """Weight of the local term, a mean over locations; 0 leaves it out."""

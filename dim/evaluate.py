@@ -265,31 +265,47 @@ def probe_table(encoder: nn.Module, untrained: nn.Module, data: ImageData) -> li
 
     Probes run where the encoder is. Without labels on both parts the table is empty.
     """
-    y_train, y_test = data.y_train, data.y_test
-    if y_train is None or y_test is None:
+    return [
+        *probe_encoder(encoder, "trained", data),
+        *probe_encoder(untrained, "untrained", data),
+        *probe_pixels(data),
+    ]
+
+
+def probe_encoder(encoder: nn.Module, name: str, data: ImageData) -> list[ProbeRow]:
+    """Probe every layer of an encoder, called `name` in the rows."""
+    if data.y_train is None or data.y_test is None:
         return []
     device = next(encoder.parameters()).device
-    y_train, y_test = y_train.to(device), y_test.to(device)
+    train, test = encode(encoder, data.x_train), encode(encoder, data.x_test)
+    return [
+        _probe(layer, name, getattr(train, layer).to(device), getattr(test, layer), data)
+        for layer in ("z_mean", "hidden", "feature_map")
+    ]
 
-    def probe(layer: str, name: str, train: Tensor, test: Tensor) -> ProbeRow:
-        points = (train.flatten(1).to(device), y_train, test.flatten(1).to(device), y_test)
-        return ProbeRow(
-            layer=layer,
-            encoder=name,
-            dimensions=points[0].shape[1],
-            knn_5=knn_accuracy(*points, k=5),
-            knn_20=knn_accuracy(*points, k=20),
-            linear=linear_accuracy(*points),
-            n_test=len(y_test),
-        )
 
-    rows = []
-    for name, model in (("trained", encoder), ("untrained", untrained)):
-        train, test = encode(model, data.x_train), encode(model, data.x_test)
-        for layer in ("z_mean", "hidden", "feature_map"):
-            rows.append(probe(layer, name, getattr(train, layer), getattr(test, layer)))
-    rows.append(probe("pixels", "none", _centred(data.x_train), _centred(data.x_test)))
-    return rows
+def probe_pixels(data: ImageData) -> list[ProbeRow]:
+    """Probe the images as they are."""
+    if data.y_train is None or data.y_test is None:
+        return []
+    return [_probe("pixels", "none", _centred(data.x_train), _centred(data.x_test), data)]
+
+
+def _probe(layer: str, encoder: str, train: Tensor, test: Tensor, data: ImageData) -> ProbeRow:
+    """Fit on the training images, where their features are; score on the test images."""
+    assert data.y_train is not None
+    assert data.y_test is not None
+    points = (train.flatten(1), data.y_train, test.flatten(1), data.y_test)
+    on_device = [part.to(train.device) for part in points]
+    return ProbeRow(
+        layer=layer,
+        encoder=encoder,
+        dimensions=points[0].shape[1],
+        knn_5=knn_accuracy(*on_device, k=5),
+        knn_20=knn_accuracy(*on_device, k=20),
+        linear=linear_accuracy(*on_device),
+        n_test=len(data.y_test),
+    )
 
 
 def _centred(images: UInt8[Tensor, "N 3 h w"]) -> Float[Tensor, "N 3 h w"]:

@@ -61,7 +61,7 @@ def test_su_kl_is_the_blogs_loss_written_out():
 
 
 def test_the_default_local_term_is_jsd_over_all_pairs_written_out():
-    model = build_model(PRESETS["default"], 16).eval()
+    model = build_model(dataclasses.replace(PRESETS["default"], alpha=0.0), 16).eval()
     losses, features = model(images(4), generator=seeded())
     z = features.sample(seeded())
     critic = model.local_term.estimator.critic
@@ -98,7 +98,7 @@ def test_the_two_terms_draw_their_negatives_independently():
 
 
 def test_the_local_term_trains_the_encoder_and_both_heads():
-    model = build_model(dataclasses.replace(PRESETS["default"], gamma=0.0), 16)
+    model = build_model(dataclasses.replace(PRESETS["default"], alpha=0.0, gamma=0.0), 16)
     losses, _ = model(images(), generator=seeded())
     losses.total.backward()
     critic = model.local_term.estimator.critic
@@ -107,7 +107,7 @@ def test_the_local_term_trains_the_encoder_and_both_heads():
 
 
 def test_a_step_against_the_prior_alone_brings_z_closer_to_it():
-    model = build_model(dataclasses.replace(PRESETS["default"], beta=0.0, gamma=1.0), 16)
+    model = build_model(dataclasses.replace(PRESETS["default"], alpha=0.0, beta=0.0, gamma=1.0), 16)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
     before, _ = model(images(), generator=seeded())
     before.total.backward()
@@ -203,4 +203,6 @@ def test_su_starts_as_keras_does():
     assert critic.first_x.weight.abs().max().item() == pytest.approx(bound, rel=1e-2)
     assert critic.first_y.weight.abs().max().item() == pytest.approx(bound, rel=1e-2)
     assert critic.first_y.bias.abs().max() == 0
-    assert model.encoder.z_mean.weight.abs().max().item() == pytest.approx(math.sqrt(6 / 512), rel=1e-2)
+    assert model.encoder.z_mean.weight.abs().max().item() == pytest.approx(
+        math.sqrt(6 / 512), rel=1e-2
+    )
