@@ -6,7 +6,8 @@ by a critic that it had no influence on.
 """
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from mi_estimators.critics import Critic, Separable
 from mi_estimators.estimator import MIEstimator
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import Objective
-from mi_estimators.reductions import Statistics
+from mi_estimators.reductions import Statistics, statistics_of
 from mi_estimators.result import Checkpoint, MIEstimate
 from mi_estimators.scores import PairScores
 
@@ -52,8 +53,9 @@ def estimate_mi(
         y: Their partners, shape `[N]` or `[N, d_y]`.
         objective: What trains the critic and reads it out; `JSD()` by default: trained on the
             Jensen-Shannon objective, read out as the lower bound 1 + E_P[T] - E_Q[e^T].
-        critic: An untrained critic on standardised columns, copied for each fold; by default
-            `Separable.mlp`. Its scores are taken as log-ratios (`Objective.from_log_ratio`).
+        critic: An untrained critic, copied for each fold; by default `Separable.mlp`. It sees each
+            column as normal scores (ranks among the training rows, as quantiles of N(0, 1)), and
+            its scores are taken as log-ratios (`Objective.from_log_ratio`).
         negatives: For training; all other samples of the minibatch by default. The readout always
             pairs all with all, in blocks of up to 1,024.
         folds: Number of critics; each is read out on 1/folds of the samples.
@@ -93,6 +95,13 @@ def estimate_mi(
             f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
             f"{len(a)}; collect more pairs"
         )
+    for name, number, least in (
+        ("batch_size", batch_size, 2),
+        ("max_steps", max_steps, 1),
+        ("patience", patience, 1),
+    ):
+        if number < least:
+            raise ValueError(f"{name}: expected at least {least}, received {number}")
     if not 2 <= folds <= len(a) // 10:
         raise ValueError(
             f"folds: expected 2 to {len(a) // 10} for {len(a)} samples, received {folds}; each "
@@ -108,13 +117,14 @@ def estimate_mi(
     template = MIEstimator(critic, objective, negatives)
 
     parts = split_folds(len(a), folds, generator)
-    readouts, history = [], []
+    evaluations: list[Evaluation] = []
+    pointwise, history = torch.empty(len(a), dtype=torch.float64), []
     bar = tqdm(total=folds * max_steps, disable=None if progress is None else not progress)
     bar.delay = 0 if progress else 2
     try:
         for fold, (train, stop, report) in enumerate(parts):
             bar.set_description(f"critic {fold + 1} of {folds}")
-            pairs = [_standardise(samples, train).to(device) for samples in (a, b)]
+            pairs = [_normal_scores(samples, train).to(device) for samples in (a, b)]
             estimator = copy.deepcopy(template).to(device)
             looks = []
             for look in train_critic(
@@ -132,25 +142,26 @@ def estimate_mi(
                 bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
             history += looks
             bar.total -= max_steps - looks[-1].step
-            readouts.append(read_out(estimator, *[p[report] for p in pairs]))
+            evaluation, pointwise[report] = read_out(estimator, *[p[report] for p in pairs])
+            evaluations.append(evaluation)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"estimate_mi was stopped in critic {len(readouts) + 1} of {folds}: no estimate was "
+            f"estimate_mi was stopped in critic {len(evaluations) + 1} of {folds}: no estimate was "
             f"made and its training is lost; x and y are untouched"
         ) from None
     finally:
         bar.close()
 
-    order = torch.cat([part.report for part in parts])
-    influence = torch.cat([r.influence for r in readouts])
-    pointwise = torch.empty(len(a), dtype=torch.float64)
-    pointwise[order] = torch.cat([r.pointwise for r in readouts])
     n = len(a)
+    pooled = Evaluation(
+        sum(e.value * len(e.influence) for e in evaluations) / n,
+        torch.cat([e.influence for e in evaluations]),
+    )
     return MIEstimate(
-        value=sum(r.value * len(r.pointwise) for r in readouts) / n,
-        standard_error=(influence.square().sum() / (n * (n - 1))).sqrt().item(),
+        value=pooled.value,
+        standard_error=pooled.standard_error,
         kind=template.objective.kind,
-        ceiling=template.objective.ceiling(min(BLOCK, n // folds) - 1),
+        ceiling=_ceiling(template.objective, -(-n // folds)),
         pointwise=pointwise.numpy(),
         history=tuple(history),
         objective=repr(template.objective),
@@ -198,8 +209,8 @@ def train_critic(
     """Train the estimator's critic in place; leaves the weights that did best on `stop`.
 
     The candidates are moving averages of the weights, which generalise better than the weights
-    themselves, and independence: if no critic beats T = 0 on `stop`, then T is 0 ever after.
-    Diverged training ends it; what was best stays.
+    themselves, and independence: unless a critic beats T = 0 on `stop` by a standard error, T is 0
+    ever after. Diverged training ends it; what was best stays.
     """
     critic, objective = estimator.critic, estimator.objective
     average: Any = AveragedModel(critic, avg_fn=_moving_average, use_buffers=True)
@@ -217,10 +228,10 @@ def train_critic(
         average.update_parameters(critic)
         recent.append(value.detach())
         if step % LOOK_EVERY == 0 or step == max_steps:
-            unseen = _objective_on(objective, average.module, *stop)
-            look = Look(step, torch.stack(recent).mean().item(), unseen)
+            unseen = _evaluate(objective, _blocks(average.module, *stop))
+            look = Look(step, torch.stack(recent).mean().item(), unseen.value)
             recent.clear()
-            if look.stop > best_stop:
+            if look.stop > max(best_stop, unseen.standard_error):
                 best_stop, best_step = look.stop, step
                 best = copy.deepcopy(average.module.state_dict())
             yield look
@@ -233,59 +244,90 @@ def train_critic(
         critic.load_state_dict(best)
 
 
-class Readout(NamedTuple):
-    """What one critic says of samples that it never saw."""
+class Evaluation(NamedTuple):
+    """What an objective says of samples that the critic never saw.
+
+    Attributes:
+        value: Of the objective.
+        influence: How far each sample pulls it, shape [n].
+    """
 
     value: float
     influence: Tensor
-    pointwise: Tensor
+
+    @property
+    def standard_error(self) -> float:
+        """Of the value, over the samples."""
+        n = len(self.influence)
+        return (self.influence.square().sum() / (n * (n - 1))).sqrt().item()
 
 
 @torch.no_grad()
-def read_out(estimator: MIEstimator, x: Tensor, y: Tensor) -> Readout:
-    """Read a critic of log-ratios out on all pairs within blocks, pooled over the blocks."""
+def read_out(estimator: MIEstimator, x: Tensor, y: Tensor) -> tuple[Evaluation, Tensor]:
+    """The estimate of a critic of log-ratios, in nats, and the log-ratio of each sample.
+
+    Where the constant in T counts, T is clipped to [-ln n, ln n]. It then still is a critic, and a
+    lower bound a lower bound; more than ln n cannot be certified from n samples (McAllester &
+    Stratos 2020), and a single pair far out can no longer explode in e^T.
+    """
     objective = estimator.objective
-    readout = objective.readout()
-    tiles, columns, pointwise = [], [], []
-    for scores in _blocks(estimator.critic, x, y):
-        terms = readout.apply_terms(scores.map(readout.from_log_ratio))
-        tile = readout.statistics(scores.map(readout.from_log_ratio))
-        tiles.append(tile)
-        columns.append(readout.reduction.column_totals(tile, terms.product, scores.mask))
-        pointwise.append(objective.log_ratio(scores.map(objective.from_log_ratio)).joint)
-    statistics = Statistics.cat(tiles)
-    influence = readout.reduction.influence(statistics, torch.cat(columns))
-    return Readout(
-        readout.value(statistics).item(),
-        influence.double().cpu(),
-        torch.cat(pointwise).double().cpu(),
-    )
+    limit = math.log(len(x)) if objective.reduction.sees_constants else math.inf
+
+    def blocks() -> Iterator[PairScores]:
+        for scores in _blocks(estimator.critic, x, y):
+            yield scores.map(lambda t: t.clamp(-limit, limit))
+
+    pointwise = [
+        objective.log_ratio(scores.map(objective.from_log_ratio)).joint.cpu() for scores in blocks()
+    ]
+    return _evaluate(objective.readout(), blocks()), torch.cat(pointwise)
+
+
+def _ceiling(objective: Objective, n: int) -> float:
+    """The most that `read_out` can give on n samples, in nats."""
+    limit = math.log(n) if objective.reduction.sees_constants else math.inf
+    return min(limit, objective.ceiling(_block_size(n) - 1))
 
 
 @torch.no_grad()
-def _objective_on(objective: Objective, critic: Critic, x: Tensor, y: Tensor) -> float:
-    tiles = [
-        objective.statistics(scores.map(objective.from_log_ratio))
-        for scores in _blocks(critic, x, y)
-    ]
-    return objective.value(Statistics.cat(tiles)).item()
+def _evaluate(objective: Objective, blocks: Iterable[PairScores]) -> Evaluation:
+    """An objective on blocks of log-ratios, pooled."""
+    tiles, columns = [], []
+    for scores in blocks:
+        terms = objective.apply_terms(scores.map(objective.from_log_ratio))
+        tile = statistics_of(terms, objective.reduction)
+        tiles.append(tile)
+        columns.append(objective.reduction.column_totals(tile, terms.product, scores.mask))
+    statistics = Statistics.cat(tiles)
+    influence = objective.reduction.influence(statistics, torch.cat(columns))
+    return Evaluation(objective.value(statistics).item(), influence.cpu())
 
 
+@torch.no_grad()
 def _blocks(critic: Critic, x: Tensor, y: Tensor) -> Iterator[PairScores]:
     """Float64 scores of all pairs within blocks of nearly equal size."""
     estimator = MIEstimator(critic)
     training = critic.training
     critic.eval()
-    for u, v in zip(*[part.tensor_split(-(-len(x) // BLOCK)) for part in (x, y)], strict=True):
+    for u, v in zip(*[part.tensor_split(_block_count(len(x))) for part in (x, y)], strict=True):
         yield estimator.scores(u, v).map(Tensor.double)
     critic.train(training)
+
+
+def _block_size(n: int) -> int:
+    """Samples in the largest block when n are cut into as few, nearly equal blocks as allowed."""
+    return -(-n // _block_count(n))
+
+
+def _block_count(n: int) -> int:
+    return -(-n // BLOCK)
 
 
 def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Int64[Tensor, " B"]]:
     """Epoch after epoch of shuffled minibatches; a tail of less than half a batch is left out."""
     while True:
         for batch in torch.randperm(n, generator=generator).split(size):
-            if len(batch) >= min(n, size) / 2:
+            if len(batch) >= max(2, min(n, size) / 2):
                 yield batch
 
 
@@ -307,14 +349,26 @@ class _Independence(Critic):
         return (u + v).squeeze(-1)
 
 
-def _standardise(samples: Float[Tensor, "N d"], train: Int64[Tensor, " A"]) -> Float[Tensor, "N d"]:
-    """Zero mean and unit variance on the training rows; a column constant there is centred."""
-    mean, sd = samples[train].mean(0), samples[train].std(0)
-    return ((samples - mean) / torch.where(sd > 0, sd, 1.0)).float()
+def _normal_scores(
+    samples: Float[Tensor, "N d"], train: Int64[Tensor, " A"]
+) -> Float[Tensor, "N d"]:
+    """Each column's ranks among the training rows, as quantiles of the standard normal law.
+
+    MI does not change under increasing maps of the columns, but heavy tails, on which a critic
+    extrapolates, are gone. Ties share their middle rank.
+    """
+    reference, values = samples[train].T.contiguous().sort().values, samples.T.contiguous()
+    below = torch.searchsorted(reference, values)
+    at_most = torch.searchsorted(reference, values, right=True)
+    quantiles = ((below + at_most) / 2 + 0.5) / (len(train) + 1)
+    return torch.special.ndtri(quantiles.double()).T.float().contiguous()
 
 
 def _as_samples(name: str, data: Any) -> Float[Tensor, "N d"]:
-    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if isinstance(data, Tensor):
+        data = data.detach().cpu()
+        data = data.double() if data.is_floating_point() else data  # NumPy has no bfloat16
+    array = np.asarray(data)
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name}: expected real numbers, received dtype {array.dtype}; encode categories as "
@@ -325,6 +379,8 @@ def _as_samples(name: str, data: Any) -> Float[Tensor, "N d"]:
             f"{name}: expected shape [N] or [N, d], received {list(array.shape)}; flatten each "
             f"sample to one row, as in {name}.reshape(len({name}), -1)"
         )
+    if not array.size:
+        raise ValueError(f"{name}: expected samples, received shape {list(array.shape)}: none")
     array = array.astype(np.float64).reshape(len(array), -1)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):

@@ -70,6 +70,12 @@ class MIEstimator(nn.Module):
                 f"y: expected as many samples as x, {u.shape[0]}, received {v.shape[0]}; row i of "
                 f"x and of y must be one pair"
             )
+        if u.ndim != v.ndim:
+            raise ValueError(
+                f"critic: expected encodings with as many axes for x as for y, received shapes "
+                f"{list(u.shape)} and {list(v.shape)}; give the side without locations an axis of "
+                f"length 1, as in x[:, None]"
+            )
         drawn = self.negatives(v.shape[:-1], groups=groups, generator=generator, device=v.device)
         with torch.autocast(v.device.type, enabled=False):
             u, v = u.to(_wide(u)), v.to(_wide(v))

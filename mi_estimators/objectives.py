@@ -112,13 +112,9 @@ class Objective(nn.Module, ABC):
         A constant that the objective cannot see (DV: one, InfoNCE: one a row) is fixed by
         E_Q[r] = 1.
         """
-        scores = scores.map(_at_least_float32)
-        offset = self.reduction.offset(scores)
-        return PairScores(
-            self.to_log_ratio(scores.joint - offset),
-            self.to_log_ratio(scores.product - offset.unsqueeze(-1)),
-            scores.mask,
-        )
+        ratios = scores.map(_at_least_float32).map(self.to_log_ratio)
+        offset = self.reduction.offset(ratios)
+        return PairScores(ratios.joint - offset, ratios.product - offset.unsqueeze(-1), scores.mask)
 
     def estimate(self, scores: PairScores) -> Float[Tensor, ""]:
         """Mutual information in nats, read out of the scores by `readout()`."""

@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -53,7 +54,13 @@ class Statistics:
 
 
 class Reduction(ABC):
-    """How product terms become one number; see the table on top of this module."""
+    """How product terms become one number; see the table on top of this module.
+
+    Attributes:
+        sees_constants: Whether a constant added to T changes the value.
+    """
+
+    sees_constants: ClassVar[bool] = False
 
     @abstractmethod
     def total(
@@ -75,7 +82,7 @@ class Reduction(ABC):
 
     @abstractmethod
     def offset(self, scores: PairScores) -> Float[Tensor, "..."]:
-        """The constant in T that this reduction cannot see, one for all or one a row."""
+        """The constant in log r that this reduction cannot see, one for all or one a row."""
 
     @abstractmethod
     def influence(
@@ -104,6 +111,8 @@ class Reduction(ABC):
 
 class Mean(Reduction):
     """E_Q[b]: the mean over all valid pairs. Sees every constant in T."""
+
+    sees_constants = True
 
     def total(
         self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None

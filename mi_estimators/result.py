@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
     stop: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MIEstimate:
     """An estimate of mutual information; `print` it for one sentence.
 

@@ -1,0 +1,104 @@
+"""The benchmarks run, say how they were run, and refuse what they cannot do."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gaussian_mi.py"
+spec = importlib.util.spec_from_file_location("gaussian_mi", SCRIPT)
+gaussian_mi = importlib.util.module_from_spec(spec)
+sys.modules["gaussian_mi"] = gaussian_mi  # where dataclasses and tyro look for it
+spec.loader.exec_module(gaussian_mi)
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    done = run("--smoke", "--out", "results", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, folder / "results"
+
+
+def test_json_says_how_it_was_made(smoke):
+    content = json.loads((smoke[1] / "gaussian_mi.json").read_text())
+    assert content["command"] == "python benchmarks/gaussian_mi.py --smoke --out results"
+    assert content["versions"].keys() == {"python", "torch", "numpy", "mi_estimators"}
+    assert all(content["versions"].values())
+    assert content["hardware"]["cpu"]
+    assert content["hardware"]["cores"] >= 1
+    assert content["options"]["seeds"] == 1
+    assert content["options"]["batch_size"] == 32
+    assert {row["seed"] for row in content["rows"]} == {0, 1}
+
+
+def test_every_objective_has_its_rows(smoke):
+    out, folder = smoke
+    content = json.loads((folder / "gaussian_mi.json").read_text())
+    methods = {"JSD", "JSD, read out by DV", "SMILE", "DV", "MINE", "NWJ", "InfoNCE"}
+    cells = {(row["y"], row["method"], row["true"]) for row in content["staircase"]}
+    assert cells == {(y, m, t) for y in ("plain", "cubic") for m in methods for t in (0, 1)}
+    assert {(row["objective"], row["negatives"]) for row in content["negatives"]} == {
+        *((objective, k) for objective in ("JSD", "DV", "InfoNCE") for k in (1, 3)),
+        ("true log-ratio", 3),
+    }
+    for row in content["staircase"]:
+        assert row["mean"] - row["true"] == pytest.approx(row["bias"])
+        assert row["RMSE"] == pytest.approx(abs(row["bias"]))  # one seed
+        assert row["sd"] is None
+        assert row["seconds"] > 0
+        if row["true"] == 0:
+            assert row["mean"] == pytest.approx(0, abs=0.05)
+    for name in ("true", "mean", "bias", "sd", "RMSE", "seconds", *methods):
+        assert name in out
+
+
+def test_the_true_log_ratio_is_read_out_right(smoke):
+    content = json.loads((smoke[1] / "gaussian_mi.json").read_text())
+    for row in content["staircase"]:
+        # At 1 nat the standard error is 0.05; InfoNCE misses a little more, with 31 negatives.
+        tolerance = 0.2 if row["true"] else 1e-6
+        assert row["true log-ratio"] == pytest.approx(row["true"], abs=tolerance)
+
+
+@pytest.mark.parametrize("name", ["gaussian_mi.png", "negatives.png"])
+def test_figures_show_something(smoke, name):
+    image = matplotlib.image.imread(smoke[1] / name)
+    assert min(image.shape[:2]) > 400
+    assert image[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch-size", "1"), "--batch-size: expected at least 2, received 1"),
+        (("--mi", "2", "-1"), "--mi: expected at least 0, received (2.0, -1.0)"),
+        (("--mi", "nan"), "--mi: expected at least 0"),
+        (("--negatives", "0"), "--negatives: expected at least 1"),
+        (("--readout", "64"), "--readout: expected at least 128, received 64"),
+        (("--mi", "1000"), "nats must be under"),
+        (("--critic", "bilinear"), "--critic"),
+        (("--sedes", "3"), "--sedes"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        gaussian_mi.main([*arguments, "--out", str(tmp_path / "results")])
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_mistake_on_the_command_line_shows_no_traceback(tmp_path):
+    done = run("--batch-size", "1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: --batch-size: expected at least 2, received 1\n"

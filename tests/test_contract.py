@@ -1,0 +1,394 @@
+"""Every objective with every critic and every sampler; then what each part does alone."""
+
+import copy
+import math
+import re
+
+import jaxtyping
+import pytest
+import torch
+from torch import nn
+
+from mi_estimators import (
+    DV,
+    JSD,
+    MINE,
+    NWJ,
+    SMILE,
+    AllLocations,
+    Bilinear,
+    Concat,
+    Critic,
+    InBatch,
+    InfoNCE,
+    MIEstimator,
+    PairScores,
+    Separable,
+    Shuffled,
+    mlp,
+)
+from mi_estimators.testing import check_critic
+
+N, L, DIM_X, DIM_Y = 5, 4, 6, 3
+
+
+class Locations(nn.Module):
+    """A convolution whose map ends as `N L e`, like the local term's."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(DIM_Y, 8, 1)
+
+    def forward(self, image):
+        return self.conv(image).flatten(2).mT
+
+
+class OneLocation(nn.Module):
+    """A code as `N 1 e`, to meet every location."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(DIM_X, 8)
+
+    def forward(self, code):
+        return self.head(code).unsqueeze(1)
+
+
+def arrays():
+    return torch.randn(N, DIM_X), torch.randn(N, DIM_Y)
+
+
+def locations():
+    return torch.randn(N, 1, DIM_X), torch.randn(N, L, DIM_Y)
+
+
+def code_and_map():
+    return torch.randn(N, DIM_X), torch.randn(N, DIM_Y, 2, L // 2)
+
+
+# a critic, its batch, the batch shape of the scores
+CRITICS = {
+    "Separable.mlp": (lambda: Separable.mlp(DIM_X, DIM_Y, hidden=16), arrays, (N,)),
+    "Separable.mlp over locations": (
+        lambda: Separable.mlp(DIM_X, DIM_Y, hidden=16),
+        locations,
+        (N, L),
+    ),
+    "Separable of a map": (lambda: Separable(OneLocation(), Locations()), code_and_map, (N, L)),
+    "Bilinear": (lambda: Bilinear(DIM_X, DIM_Y), arrays, (N,)),
+    "Bilinear over locations": (lambda: Bilinear(DIM_X, DIM_Y), locations, (N, L)),
+    "Concat": (lambda: Concat(DIM_X, DIM_Y, hidden=16), arrays, (N,)),
+    "Concat over locations": (lambda: Concat(DIM_X, DIM_Y, hidden=16), locations, (N, L)),
+}
+SAMPLERS = [InBatch(), Shuffled(1), Shuffled(3), AllLocations()]
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS, ids=repr)
+@pytest.mark.parametrize("case", CRITICS)
+@pytest.mark.parametrize("objective", [JSD(), DV(), MINE(), NWJ(), InfoNCE(), SMILE()], ids=repr)
+def test_every_combination_trains_and_restores(objective, case, negatives):
+    torch.manual_seed(0)
+    critic, batch, shape = CRITICS[case]
+    estimator = MIEstimator(critic(), copy.deepcopy(objective), negatives)
+    x, y = batch()
+
+    def seeded():
+        return torch.Generator().manual_seed(0)
+
+    scores = estimator.scores(x, y, generator=seeded())
+    assert scores.joint.shape == shape
+    per_row = {InBatch: N, AllLocations: N * math.prod(shape[1:])}
+    assert scores.negatives == per_row.get(type(negatives), getattr(negatives, "k", None))
+
+    loss = estimator.loss(x, y, generator=seeded())
+    assert loss.shape == ()
+    assert loss.isfinite()
+    loss.backward()
+    for name, parameter in estimator.critic.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+    twin = MIEstimator(critic(), copy.deepcopy(objective), negatives)
+    twin.load_state_dict(estimator.state_dict())
+    for of in (
+        lambda e: e(x, y, generator=seeded()),
+        lambda e: e.estimate(x, y, generator=seeded()),
+    ):
+        assert of(twin).item() == of(estimator).item()
+        assert of(estimator).isfinite()
+
+    for part in (objective, negatives, estimator.critic):
+        assert type(part).__name__ in repr(estimator)
+
+
+# --- critics ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CRITICS)
+def test_critic_passes_the_conformance_suite(case):
+    critic, batch, _ = CRITICS[case]
+    check_critic(critic(), *batch())
+
+
+class Transposed(Bilinear):
+    """Scores y_i with x_j: right on the diagonal alone."""
+
+    def score(self, u, v):
+        return super().score(u, v).mT if u.ndim > 2 else super().score(u, v)
+
+
+class Peeking(Bilinear):
+    """Encodes a sample by its batch."""
+
+    def encode_y(self, y):
+        return y - y.mean(0)
+
+
+class Idle(Bilinear):
+    """Has a parameter that scores nothing."""
+
+    def __init__(self, dim_x, dim_y):
+        super().__init__(dim_x, dim_y)
+        self.idle = nn.Parameter(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("critic", "complaint"),
+    [
+        (Transposed, "T(x_i, y_j)"),
+        (Peeking, "T(x_i, y_j)"),
+        (Idle, "gradient of idle"),
+    ],
+)
+def test_conformance_suite_catches(critic, complaint):
+    with pytest.raises(AssertionError, match=re.escape(complaint)):
+        check_critic(critic(DIM_X, DIM_Y), *arrays())
+
+
+def test_conformance_suite_leaves_the_critic_as_it_was():
+    critic = Separable(nn.Sequential(nn.Linear(DIM_X, 8), nn.BatchNorm1d(8)), nn.Linear(DIM_Y, 8))
+    before = copy.deepcopy(critic.state_dict())
+    check_critic(critic, *arrays())
+    assert critic.training
+    torch.testing.assert_close(critic.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in critic.parameters())
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_concat_is_a_perceptron_on_concatenated_pairs(layers):
+    critic = Concat(DIM_X, DIM_Y, hidden=16, layers=layers)
+    explicit = mlp(DIM_X + DIM_Y, *[16] * layers, 1)
+    first = torch.cat([critic.first_x.weight, critic.first_y.weight], dim=1)
+    rest = critic.rest[1].state_dict().items()
+    explicit.load_state_dict(
+        {"0.weight": first, "0.bias": critic.first_y.bias}
+        | {f"{int(name[0]) + 2}{name[1:]}": tensor for name, tensor in rest}
+    )
+    x, y = arrays()
+    pairs = torch.cat([x[:, None].expand(N, N, DIM_X), y[None].expand(N, N, DIM_Y)], dim=-1)
+    square = critic.score(critic.encode_x(x)[:, None], critic.encode_y(y)[None])
+    torch.testing.assert_close(square, explicit(pairs).squeeze(-1))
+
+
+def test_bilinear_is_x_w_y():
+    critic, (x, y) = Bilinear(DIM_X, DIM_Y), arrays()
+    torch.testing.assert_close(critic(x, y), ((x @ critic.weight.weight.T) * y).sum(-1))
+
+
+def test_separable_mlp_starts_at_independence():
+    critic = Separable.mlp(DIM_X, DIM_Y)
+    assert critic(*arrays()).eq(0).all()
+    assert MIEstimator(critic).estimate(*arrays()) == 0
+
+
+def test_infonce_gives_the_last_bias_no_gradient():
+    critic = Concat(DIM_X, DIM_Y)
+    MIEstimator(critic, InfoNCE()).loss(*arrays()).backward()
+    assert critic.rest[1][-1].bias.grad.abs() < 1e-6
+
+
+# --- estimator ----------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_jsd_and_in_batch():
+    estimator = MIEstimator(Bilinear(DIM_X, DIM_Y))
+    assert isinstance(estimator.objective, JSD)
+    assert estimator.negatives == InBatch()
+
+
+def test_in_batch_scores_are_the_square_of_x_rows_and_y_columns():
+    critic, (x, y) = Bilinear(DIM_X, DIM_Y), arrays()
+    scores = MIEstimator(critic).scores(x, y)
+    for i in range(N):
+        for j in range(N):
+            expected = critic(x[i : i + 1], y[j : j + 1]).squeeze()
+            torch.testing.assert_close(scores.product[i, j], expected)
+            assert scores.mask[i, j] == (i != j)
+        assert scores.joint[i] == scores.product[i, i]
+
+
+def test_locations_meet_the_same_location_of_other_samples():
+    critic, (x, y) = Bilinear(DIM_X, DIM_Y), locations()
+    scores = MIEstimator(critic).scores(x, y)
+    for i, j, k in [(0, 1, 2), (3, 0, 1), (4, 2, 0)]:
+        expected = critic(x[i, :1], y[j, k : k + 1]).squeeze()
+        torch.testing.assert_close(scores.product[i, k, j], expected)
+
+
+def test_all_locations_meet_every_location_of_other_samples():
+    critic, (x, y) = Bilinear(DIM_X, DIM_Y), locations()
+    scores = MIEstimator(critic, negatives=AllLocations()).scores(x, y)
+    assert scores.product.shape == (N, 1, N * L)
+    for i, j, k in [(0, 1, 2), (3, 0, 1), (4, 2, 0), (2, 2, 3)]:
+        expected = critic(x[i, :1], y[j, k : k + 1]).squeeze()
+        torch.testing.assert_close(scores.product[i, 0, j * L + k], expected)
+        assert scores.mask[i, 0, j * L + k] == (i != j)
+
+
+def test_groups_are_no_negatives_of_each_other():
+    groups = torch.tensor([0, 0, 1, 1, 2])
+    for negatives in (InBatch(), Shuffled(2), AllLocations()):
+        scores = MIEstimator(Bilinear(DIM_X, DIM_Y), negatives=negatives).scores(
+            *arrays(), groups=groups
+        )
+        assert scores.mask.shape == scores.product.shape
+    in_batch = MIEstimator(Bilinear(DIM_X, DIM_Y)).scores(*arrays(), groups=groups)
+    assert torch.equal(in_batch.mask, groups[:, None] != groups)
+
+
+def test_loss_is_minus_the_objective():
+    estimator, batch = MIEstimator(Bilinear(DIM_X, DIM_Y)), arrays()
+    assert estimator.loss(*batch) == -estimator(*batch)
+
+
+def test_estimate_has_no_gradient():
+    assert not MIEstimator(Bilinear(DIM_X, DIM_Y)).estimate(*arrays()).requires_grad
+
+
+@pytest.mark.parametrize("case", CRITICS)
+def test_scores_are_float32_under_bf16_autocast(case):
+    critic, batch, _ = CRITICS[case]
+    estimator = MIEstimator(critic())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = estimator.scores(*batch())
+        loss = estimator.loss(*batch())
+    assert (scores.joint.dtype, scores.product.dtype, loss.dtype) == (torch.float32,) * 3
+
+
+def test_float64_stays_float64():
+    x, y = (part.double() for part in arrays())
+    assert MIEstimator(Bilinear(DIM_X, DIM_Y).double()).scores(x, y).product.dtype == torch.float64
+
+
+def test_encodings_of_different_axes_are_refused():
+    with pytest.raises(ValueError, match="axes"):
+        MIEstimator(Bilinear(DIM_X, DIM_Y)).scores(torch.randn(5, DIM_X), torch.randn(5, 5, DIM_Y))
+
+
+# --- negatives ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 3)])
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_shuffled_partners_are_distinct_and_balanced(k, shape):
+    indices = Shuffled(k)(shape).indices
+    samples = indices // math.prod(shape[1:])
+    flat = samples.view(7, -1, k)[:, 0]
+    assert samples.view(7, -1, k).eq(flat[:, None]).all()  # locations of a sample move together
+    for i, row in enumerate(flat.tolist()):
+        assert i not in row
+        assert len(set(row)) == k
+    assert flat.flatten().bincount().eq(k).all()  # every column is a permutation
+
+
+def test_shuffled_reaches_every_pair():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(4, 4)
+    for _ in range(600):
+        counts[torch.arange(4), Shuffled()((4,), generator=generator).indices[:, 0]] += 1
+    off_diagonal = counts[~torch.eye(4, dtype=torch.bool)]
+    assert counts.diagonal().eq(0).all()
+    assert (off_diagonal - 200).abs().max() < 60  # sd 11.5
+
+
+def test_a_seed_reproduces_the_draw():
+    first, second, other = (
+        Shuffled(3)((50,), generator=torch.Generator().manual_seed(seed)).indices
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_shared_candidates_are_gathered_once():
+    assert InBatch()((N, L)).indices.shape == (1, L, N)
+    assert InBatch()((N,)).indices.shape == (1, N)
+    assert AllLocations()((N, L)).indices.shape == (1, 1, N * L)
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def loss_of(negatives=None, x=None, y=None, **options):
+    default_x, default_y = arrays()
+    return MIEstimator(Bilinear(DIM_X, DIM_Y), negatives=negatives).loss(
+        default_x if x is None else x, default_y if y is None else y, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: loss_of(x=torch.zeros(1, DIM_X), y=torch.zeros(1, DIM_Y)),
+            "batch: expected at least 2 samples to pair up, received 1",
+        ),
+        (
+            lambda: loss_of(y=torch.zeros(4, DIM_Y)),
+            "y: expected as many samples as x, 5, received 4",
+        ),
+        (lambda: loss_of(Shuffled(5)), "k: a batch of 5 samples has 4 negatives a row, 5 were"),
+        (lambda: Shuffled(0), "k: expected at least 1 negative a row, received 0"),
+        (lambda: loss_of(groups=torch.zeros(N).long()), "groups: expected 5 labels of at least 2"),
+        (lambda: loss_of(groups=torch.arange(4)), "groups: expected 5 labels of at least 2 groups"),
+        (
+            lambda: PairScores(torch.zeros(4, 4), torch.zeros(4, 4, 3), torch.ones(4, 3).bool()),
+            "mask: expected the axes of product, [4, 4, 3]",
+        ),
+        (
+            lambda: PairScores(torch.zeros(4), torch.zeros(4, 3), torch.ones(4, 2).bool()),
+            "mask: expected the axes of product, [4, 3]",
+        ),
+        (
+            lambda: PairScores(torch.zeros(4), torch.zeros(3, 3)),
+            "product: expected the shape of joint and one axis of negatives, [4, K], received [3,",
+        ),
+        (
+            lambda: PairScores(torch.zeros(4, 2), torch.zeros(4, 3)),
+            "product: expected the shape of joint and one axis of negatives, [4, 2, K]",
+        ),
+        (lambda: MINE(decay=1.0), "decay: expected a number in [0, 1), received 1.0"),
+        (lambda: MINE(decay=-0.1), "decay: expected a number in [0, 1), received -0.1"),
+        (lambda: SMILE(tau=0.0), "tau: expected a positive number of nats, received 0.0"),
+        (lambda: SMILE(tau=math.nan), "tau: expected a positive number of nats, received nan"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_embeddings_of_two_sizes_are_named():
+    jaxtyping.config.update("jaxtyping_disable", True)  # or the annotation objects first
+    try:
+        with pytest.raises(
+            ValueError, match="f and g: expected embeddings of one size, received 8"
+        ):
+            Separable(nn.Linear(DIM_X, 8), nn.Linear(DIM_Y, 7))(*arrays())
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_the_parts_are_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        Critic()
