@@ -18,8 +18,6 @@ import functools
 import json
 import math
 import multiprocessing
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -36,6 +34,7 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float
+from provenance import provenance
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -408,26 +407,6 @@ def draw_negatives(rows: Sequence[Row], options: Options, path: Path) -> None:
 # --- Command line -----------------------------------------------------------------------------
 
 
-def provenance(argv: Sequence[str], options: Options, device: str) -> Row:
-    """What it takes to get these numbers again."""
-    settings = asdict(options)
-    del settings["out"]  # where the results lay is no part of them
-    libraries = {"torch": torch, "numpy": np, "mi_estimators": mi}
-    versions = {name: library.__version__ for name, library in libraries.items()}
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-        cpu = next(line.split(":")[1].strip() for line in info.splitlines() if "model name" in line)
-    except (OSError, StopIteration):  # not Linux, or not x86
-        cpu = platform.processor() or platform.machine()
-    gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    return {
-        "command": shlex.join(["python", "benchmarks/gaussian_mi.py", *argv]),
-        "versions": {"python": platform.python_version(), **versions},
-        "hardware": {"cpu": cpu, "cores": multiprocessing.cpu_count(), "gpu": gpu},
-        "options": settings,
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run both experiments; print the tables, save JSON and figures."""
     argv = sys.argv[1:] if argv is None else argv
@@ -461,7 +440,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(show(staircase), show(negatives), sep="\n\n")
     draw_staircase(staircase, options, out / "gaussian_mi.png")
     draw_negatives(negatives, options, out / "negatives.png")
-    content = provenance(argv, options, device) | {"minutes": minutes}
+    settings = asdict(options)
+    del settings["out"]  # where the results lay is no part of them
+    content = provenance("gaussian_mi.py", argv, settings, device) | {"minutes": minutes}
     content |= {"staircase": staircase, "negatives": negatives, "rows": rows}
     # JSON knows neither NaN nor infinity: null.
     strict = json.loads(json.dumps(content), parse_constant=lambda _: None)

@@ -44,6 +44,8 @@ class PairScores:
                 f"{_shape(batch, 'K')}, received {_shape(self.product.shape)}; put the negatives "
                 f"of each joint score on the last axis"
             )
+        if not self.product.shape[-1]:
+            raise ValueError("product: expected at least one negative a row, received none")
         if self.mask is not None and (
             self.mask.ndim != self.product.ndim
             or not _broadcasts(self.mask.shape, (*batch, self.product.shape[-1]))
@@ -53,6 +55,9 @@ class PairScores:
                 f"where it repeats), received {_shape(self.mask.shape)}; add the missing axes by "
                 f"name, as in mask[:, None, :]"
             )
+        # On a GPU this look would wait for the device, so there a sampler's promise has to do.
+        if self.mask is not None and not self.mask.is_cuda and not self.mask.any():
+            raise ValueError("mask: expected at least one independent pair, received False for all")
 
     @property
     def negatives(self) -> int:

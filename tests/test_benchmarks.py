@@ -1,23 +1,19 @@
 """The benchmarks run, say how they were run, and refuse what they cannot do."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import gaussian_mi
 import matplotlib.image
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gaussian_mi.py"
-spec = importlib.util.spec_from_file_location("gaussian_mi", SCRIPT)
-gaussian_mi = importlib.util.module_from_spec(spec)
-sys.modules["gaussian_mi"] = gaussian_mi  # where dataclasses and tyro look for it
-spec.loader.exec_module(gaussian_mi)
+SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
+def run(*arguments, cwd, script="gaussian_mi.py"):
+    command = [sys.executable, "-W", "error", str(SCRIPTS / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
@@ -102,3 +98,21 @@ def test_a_mistake_on_the_command_line_shows_no_traceback(tmp_path):
     done = run("--batch-size", "1", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: --batch-size: expected at least 2, received 1\n"
+
+
+@pytest.mark.slow
+def test_the_term_ablation_runs_and_says_how(tmp_path):
+    arguments = ("--data", "digits", "--no-study", "--smoke", "--out", "results")
+    done = run(*arguments, cwd=tmp_path, script="infomax_terms.py")
+    assert done.returncode == 0, done.stderr
+    assert "| default, local only | 1 |" in done.stdout
+    content = json.loads((tmp_path / "results" / "infomax_terms.json").read_text())
+    assert content["command"].startswith("python benchmarks/infomax_terms.py --data digits")
+    assert {row["run"] for row in content["rows"]} >= {"global only", "local only", "both"}
+
+
+def test_the_term_ablation_names_missing_data(tmp_path):
+    done = run("--data", "nowhere.npz", "--smoke", cwd=tmp_path, script="infomax_terms.py")
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "nowhere.npz" in done.stderr

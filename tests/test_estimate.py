@@ -93,7 +93,7 @@ def test_result_has_all_that_is_needed_to_read_it():
     assert result.value > 0.1
     assert 0 < result.standard_error < 0.2
     assert result.kind == "lower bound"
-    assert result.ceiling == pytest.approx(math.log(150))
+    assert result.ceiling == pytest.approx(math.log(100))
     assert result.pointwise.shape == (300,)
     assert [look[:2] for look in result.history] == [
         (fold, step) for fold in range(3) for step in (0, 50, 100)
