@@ -84,17 +84,7 @@ def estimate_mi(
         >>> abs(result.value - 0.347) < 4 * result.standard_error + 0.05
         True
     """
-    a, b = _as_samples("x", x), _as_samples("y", y)
-    if len(a) != len(b):
-        raise ValueError(
-            f"y: expected as many samples as x, {len(a)}, received {len(b)}; row i of x and of y "
-            f"must be one pair"
-        )
-    if len(a) < MIN_SAMPLES:
-        raise ValueError(
-            f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
-            f"{len(a)}; collect more pairs"
-        )
+    a, b = _as_pairs(x, y)
     for name, number, least in (
         ("batch_size", batch_size, 2),
         ("max_steps", max_steps, 1),
@@ -118,9 +108,13 @@ def estimate_mi(
 
     parts = split_folds(len(a), folds, generator)
     evaluations: list[Evaluation] = []
-    pointwise, history = torch.empty(len(a), dtype=torch.float64), []
-    bar = tqdm(total=folds * max_steps, disable=None if progress is None else not progress)
-    bar.delay = 0 if progress else 2
+    history: list[Checkpoint] = []
+    pointwise = torch.empty(len(a), dtype=torch.float64)
+    bar = tqdm(
+        total=folds * max_steps,
+        disable=None if progress is None else not progress,  # None: unless in a terminal
+        delay=0 if progress else 2,
+    )
     try:
         for fold, (train, stop, report) in enumerate(parts):
             bar.set_description(f"critic {fold + 1} of {folds}")
@@ -362,6 +356,21 @@ def _normal_scores(
     at_most = torch.searchsorted(reference, values, right=True)
     quantiles = ((below + at_most) / 2 + 0.5) / (len(train) + 1)
     return torch.special.ndtri(quantiles.double()).T.float().contiguous()
+
+
+def _as_pairs(x: Any, y: Any) -> tuple[Float[Tensor, "N dx"], Float[Tensor, "N dy"]]:
+    a, b = _as_samples("x", x), _as_samples("y", y)
+    if len(a) != len(b):
+        raise ValueError(
+            f"y: expected as many samples as x, {len(a)}, received {len(b)}; row i of x and of y "
+            f"must be one pair"
+        )
+    if len(a) < MIN_SAMPLES:
+        raise ValueError(
+            f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
+            f"{len(a)}; collect more pairs"
+        )
+    return a, b
 
 
 def _as_samples(name: str, data: Any) -> Float[Tensor, "N d"]:
