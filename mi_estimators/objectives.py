@@ -95,7 +95,13 @@ class Objective(nn.Module, ABC):
         return PairScores(self.joint_term(joint), self.product_term(product), scores.mask)
 
     def value(self, statistics: Statistics) -> Float[Tensor, ""]:
-        """The objective from its statistics."""
+        """The objective from its statistics.
+
+        Raises:
+            ValueError: If there is no valid pair (not looked for on a GPU, which it would stall).
+        """
+        if not statistics.pairs.is_cuda and not statistics.pairs.any():
+            raise ValueError("mask: expected at least one independent pair, received False for all")
         return self.reduction.value(statistics)
 
     def terms(self, scores: PairScores) -> Float[Tensor, "*b"]:
@@ -223,7 +229,7 @@ class MINE(Objective):
         value = self.value(statistics)
         if not (self.training and torch.is_grad_enabled()):
             return value
-        log_mean = self.reduction.log_mean(statistics)
+        log_mean = self.reduction.reduced(statistics)
         surrogate = statistics.joint.mean() - (log_mean - self._average(log_mean.detach())).exp()
         return surrogate + (value - surrogate).detach()
 

@@ -109,7 +109,36 @@ class Reduction(ABC):
         return Statistics(a.joint, self.add_totals(a.product, b.product), a.pairs + b.pairs)
 
 
-class Mean(Reduction):
+class Pooled(Reduction, ABC):
+    """One number for all valid pairs, R[b], taken off the mean joint term."""
+
+    @abstractmethod
+    def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
+        """R[b]."""
+
+    @abstractmethod
+    def pull(self, statistics: Statistics, totals: Float[Tensor, "*c"]) -> Float[Tensor, "*c"]:
+        """How far rows (or columns) with these totals pull R[b]: its derivative by their weight."""
+
+    def value(self, statistics: Statistics) -> Float[Tensor, ""]:
+        """E_P[a] - R[b]."""
+        return statistics.joint.mean() - self.reduced(statistics)
+
+    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
+        """a_i - R[b] - what row i adds to it, to first order."""
+        rows = self.pull(statistics, statistics.product)
+        return statistics.joint - self.reduced(statistics) - rows
+
+    def influence(
+        self, statistics: Statistics, columns: Float[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """Derivative of the value by the weight of each sample, times N."""
+        joint = statistics.joint - statistics.joint.mean()
+        rows = self.pull(statistics, statistics.product)
+        return joint - rows - self.pull(statistics, columns)
+
+
+class Mean(Pooled):
     """E_Q[b]: the mean over all valid pairs. Sees every constant in T."""
 
     sees_constants = True
@@ -124,33 +153,21 @@ class Mean(Reduction):
         """Sums add."""
         return a + b
 
-    def value(self, statistics: Statistics) -> Float[Tensor, ""]:
-        """E_P[a] - E_Q[b]."""
-        return statistics.joint.mean() - statistics.product.sum() / statistics.pairs.sum()
+    def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
+        """E_Q[b]."""
+        return statistics.product.sum() / statistics.pairs.sum()
 
-    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
-        """a_i - mean of b - what row i adds to that mean."""
-        mean = statistics.product.sum() / statistics.pairs.sum()
-        return statistics.joint - mean - self._pull(statistics, statistics.product)
+    def pull(self, statistics: Statistics, totals: Float[Tensor, "*c"]) -> Float[Tensor, "*c"]:
+        """The total beyond what as many average pairs have, in units of the mean."""
+        excess = totals - self.reduced(statistics) * statistics.pairs
+        return totals.numel() * excess / statistics.pairs.sum()
 
     def offset(self, scores: PairScores) -> Float[Tensor, ""]:
         """Zero: it sees them all."""
         return scores.joint.new_zeros(())
 
-    def influence(
-        self, statistics: Statistics, columns: Float[Tensor, " N"]
-    ) -> Float[Tensor, " N"]:
-        """Derivative of the value by the weight of each sample, times N."""
-        joint = statistics.joint - statistics.joint.mean()
-        return joint - self._pull(statistics, statistics.product) - self._pull(statistics, columns)
 
-    def _pull(self, statistics: Statistics, totals: Tensor) -> Tensor:
-        pairs = statistics.pairs.sum()
-        mean = statistics.product.sum() / pairs
-        return totals.numel() * (totals - mean * statistics.pairs) / pairs
-
-
-class LogMeanExp(Reduction):
+class LogMeanExp(Pooled):
     """log E_Q[e^b]: one log over all valid pairs. Blind to a constant in T."""
 
     def total(
@@ -163,33 +180,18 @@ class LogMeanExp(Reduction):
         """Log-sum-exps add inside the log."""
         return torch.logaddexp(a, b)
 
-    def value(self, statistics: Statistics) -> Float[Tensor, ""]:
-        """E_P[a] - log E_Q[e^b]."""
-        return statistics.joint.mean() - self.log_mean(statistics)
-
-    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
-        """a_i - log-mean - what row i adds to it, to first order."""
-        log_mean = self.log_mean(statistics)
-        return statistics.joint - log_mean - self._pull(statistics, statistics.product)
-
-    def offset(self, scores: PairScores) -> Float[Tensor, ""]:
-        """The log-mean-exp over all valid pairs."""
-        return self.log_mean(statistics_of(scores, self))
-
-    def influence(
-        self, statistics: Statistics, columns: Float[Tensor, " N"]
-    ) -> Float[Tensor, " N"]:
-        """Derivative of the value by the weight of each sample, times N."""
-        joint = statistics.joint - statistics.joint.mean()
-        return joint - self._pull(statistics, statistics.product) - self._pull(statistics, columns)
-
-    def log_mean(self, statistics: Statistics) -> Float[Tensor, ""]:
+    def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
         """The number log E_Q[e^b]."""
         return statistics.product.flatten().logsumexp(0) - statistics.pairs.sum().log()
 
-    def _pull(self, statistics: Statistics, totals: Tensor) -> Tensor:
+    def pull(self, statistics: Statistics, totals: Float[Tensor, "*c"]) -> Float[Tensor, "*c"]:
+        """The share of E_Q[e^b] beyond the share of the pairs."""
         share = (totals - statistics.product.flatten().logsumexp(0)).exp()
         return totals.numel() * (share - statistics.pairs / statistics.pairs.sum())
+
+    def offset(self, scores: PairScores) -> Float[Tensor, ""]:
+        """The log-mean-exp over all valid pairs."""
+        return self.reduced(statistics_of(scores, self))
 
 
 class RowLogMeanExp(Reduction):

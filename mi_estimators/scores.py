@@ -55,9 +55,6 @@ class PairScores:
                 f"where it repeats), received {_shape(self.mask.shape)}; add the missing axes by "
                 f"name, as in mask[:, None, :]"
             )
-        # On a GPU this look would wait for the device, so there a sampler's promise has to do.
-        if self.mask is not None and not self.mask.is_cuda and not self.mask.any():
-            raise ValueError("mask: expected at least one independent pair, received False for all")
 
     @property
     def negatives(self) -> int:

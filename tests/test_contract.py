@@ -285,6 +285,15 @@ def test_encodings_of_different_axes_are_refused():
         MIEstimator(Bilinear(DIM_X, DIM_Y)).scores(torch.randn(5, DIM_X), torch.randn(5, 5, DIM_Y))
 
 
+def test_scores_without_an_independent_pair_are_refused():
+    scores = PairScores(torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool))
+    for objective in (JSD(), DV(), InfoNCE()):
+        with pytest.raises(ValueError, match="mask: expected at least one independent pair"):
+            objective(scores)
+    with pytest.raises(ValueError, match="product: expected at least one negative"):
+        PairScores(torch.zeros(2), torch.zeros(2, 0))
+
+
 # --- negatives ----------------------------------------------------------------------------------
 
 
