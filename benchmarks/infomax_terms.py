@@ -23,11 +23,11 @@ from provenance import provenance
 from tqdm import tqdm
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
-from dim.checkpoint import RunError
 from dim.evaluate import probe_encoder, probe_pixels, standard_error
 from dim.train import train
 
 Row = dict[str, Any]
+UNTRAINED = "untrained"
 
 TERMS: dict[str, dict[str, Row]] = {
     "default": {
@@ -74,7 +74,7 @@ class Options:
 
 
 def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
-    """Preset (or encoder), name and configuration of every run; 0 epochs are no training."""
+    """Preset (or encoder), name and configuration of every run."""
     epochs = {"default": options.default_epochs, "su-kl": options.su_epochs}
     runs = []
     for preset, arms in TERMS.items():
@@ -84,9 +84,7 @@ def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
         local = replace(base, alpha=0.0)
         runs += [("su-kl", name, replace(local, **change)) for name, change in STUDY.items()]
     shapes = {(config.encoder, config.z_dim): config for _, _, config in reversed(runs)}
-    untrained = [
-        (encoder, "untrained", replace(config, epochs=0)) for (encoder, _), config in shapes.items()
-    ]
+    untrained = [(encoder, UNTRAINED, config) for (encoder, _), config in shapes.items()]
     return untrained + runs
 
 
@@ -98,15 +96,16 @@ def run(preset: str, name: str, config: TrainConfig, smoke: bool) -> list[Row]:
         data = few(data)
     config = replace(config, image_size=data.x_train.shape[-1])
     start = time.perf_counter()
-    if config.epochs:
+    epochs = 0 if name == UNTRAINED else config.epochs
+    if epochs:
         with tempfile.TemporaryDirectory() as folder:
             model = train(config, data, Path(folder) / "run", device=torch.device("cpu"))
     else:
         model = build_model(config, data.x_train.shape[-1])
     seconds = round(time.perf_counter() - start, 1)
-    rows = probe_encoder(model.encoder, "trained" if config.epochs else "untrained", data)
+    rows = probe_encoder(model.encoder, "trained" if epochs else "untrained", data)
     return [
-        {"preset": preset, "run": name, "epochs": config.epochs, "seconds": seconds, **asdict(row)}
+        {"preset": preset, "run": name, "epochs": epochs, "seconds": seconds, **asdict(row)}
         for row in rows
     ]
 
@@ -156,9 +155,9 @@ def table(rows: Sequence[Row], order: Sequence[tuple[str, str, TrainConfig]]) ->
         "| feature map linear |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for preset, name, config in order:
+    for preset, name, _ in order:
         mine = [row for row in rows if (row["preset"], row["run"]) == (preset, name)]
-        lines.append(line(f"{preset}, {name}", str(config.epochs), mine))
+        lines.append(line(f"{preset}, {name}", str(mine[0]["epochs"]), mine))
     lines.append(line("raw pixels", "", [row for row in rows if row["layer"] == "pixels"]))
     return "\n".join(lines)
 
@@ -179,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows += [
             {"preset": "", "run": "", "epochs": 0, **asdict(row)} for row in probe_pixels(data)
         ]
-    except (RunError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     text = table(rows, runs)

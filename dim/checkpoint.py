@@ -50,6 +50,8 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState |
         RunError: If the folder holds something and `resume` is off, or a run of another
             configuration.
     """
+    if run.exists() and not run.is_dir():
+        raise RunError(f"out: expected a folder, received the file {run}; choose another --out")
     if not run.exists() or not any(run.iterdir()):
         run.mkdir(parents=True, exist_ok=True)
         write_atomically(

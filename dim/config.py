@@ -53,6 +53,22 @@ class TrainConfig:
     seed: int = 0
     """Of everything drawn."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ValueError: If a number is too small, or no term is left.
+        """
+        least = {"epochs": 1, "z_dim": 1, "head_units": 1, "batch_size": 2}
+        least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
+        for name, number in least.items():
+            if not getattr(self, name) >= number:
+                raise ValueError(
+                    f"{name}: expected at least {number}, received {getattr(self, name)}"
+                )
+        if not (self.alpha or self.beta or self.gamma):
+            raise ValueError("alpha, beta, gamma: expected a term with some weight, received 0")
+
 
 PRESETS = {
     "default": TrainConfig(),

@@ -25,8 +25,10 @@ class Features:
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "N d"]:
         """z = mean + sd * noise, differentiable in both (reparameterisation)."""
-        noise = torch.empty_like(self.z_mean).normal_(generator=generator)
-        return self.z_mean + (0.5 * self.z_log_var).exp() * noise
+        mean, log_var = self.z_mean.float(), self.z_log_var.float()
+        drawn_on = mean.device if generator is None else generator.device
+        noise = torch.randn(mean.shape, generator=generator, device=drawn_on).to(mean.device)
+        return mean + (0.5 * log_var).exp() * noise
 
 
 class Encoder(nn.Module):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dim.checkpoint import load_config, load_encoder, untrained_encoder
 from dim.data import ImageData, load_data
 from dim.encoder import Features
+from mi_estimators.estimator import evaluating
 
 Device = Literal["auto", "cpu", "cuda"]
 PENALTIES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)  # on ½‖W‖², beside a mean cross-entropy
@@ -51,13 +52,8 @@ def encode(
         batch_size: Images encoded at a time.
     """
     device = next(encoder.parameters()).device
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
+    with evaluating(encoder):
         batches = [encoder(batch.to(device)) for batch in images.split(batch_size)]
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return Features(
         **{
             field.name: torch.cat([getattr(batch, field.name).float().cpu() for batch in batches])

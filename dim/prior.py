@@ -23,6 +23,7 @@ class KLPrior(nn.Module):
         ValueError: On call, if there are class means and no labels.
 
     Example:
+        >>> import torch
         >>> features = Features(*[torch.zeros(2, 1, 1, 1), *[torch.zeros(2, 3)] * 3])
         >>> KLPrior("sum")(features).item()
         0.0

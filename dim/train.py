@@ -11,10 +11,17 @@ from pathlib import Path
 
 import torch
 import tyro
-from torch import Tensor
 from tqdm import tqdm
 
-from dim.checkpoint import RunError, TrainingState, open_run, save_run, write_atomically
+from dim.checkpoint import (
+    STATE,
+    RunError,
+    TrainingState,
+    open_run,
+    save_run,
+    untrained_encoder,
+    write_atomically,
+)
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData, load_data
 from dim.evaluate import Device, encode, resolve_device, write_report
@@ -68,7 +75,13 @@ def train(
     if state := open_run(run, config, resume=resume):
         model.load_state_dict(state.model)
         optimiser.load_state_dict(state.optimiser)
-        generator.set_state(state.generator)
+        try:
+            generator.set_state(state.generator)
+        except RuntimeError as error:
+            raise RunError(
+                f"device: the random state of {run} is not one of {device.type}, where its draws "
+                f"would differ; resume it with the --device it was trained on"
+            ) from error
         history = state.history
 
     steps = len(images) // config.batch_size
@@ -76,7 +89,7 @@ def train(
     for epoch in range(len(history), config.epochs):
         model.train()
         bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-        start, sums, spread = time.perf_counter(), torch.zeros(4, device=device), Tensor()
+        start, sums = time.perf_counter(), torch.zeros(4, device=device)
         order = torch.randperm(len(images), generator=generator, device=device)
         for step, batch in enumerate(order.split(config.batch_size)[:steps], start=1):
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -89,7 +102,6 @@ def train(
             losses.total.backward()
             optimiser.step()
             sums += torch.stack(losses).detach()
-            spread = features.z_mean.detach().std(0).mean()
             bar.update()
             if step % 50 == 0 or step == steps:  # reading a loss waits for the device
                 means = dict(zip(LOSSES, (sums / step).tolist(), strict=True))
@@ -98,14 +110,14 @@ def train(
             bar.close()
             raise RunError(
                 f"loss: expected finite numbers, received {means} in epoch {epoch + 1}; lower "
-                f"--learning-rate or choose --objective jsd; {run} keeps epoch {epoch}"
+                f"--learning-rate or choose --objective jsd; {run} keeps what was before"
             )
         seconds = time.perf_counter() - start
         history.append(
             {
                 "epoch": epoch + 1,
                 **means,
-                "z_mean_std": spread.item(),
+                "z_mean_std": features.z_mean.detach().float().std(0).mean().item(),  # last batch
                 "images_per_second": steps * config.batch_size / seconds,
             }
         )
@@ -123,37 +135,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     preset.add_argument("--preset", choices=PRESETS, default="default")
     argv = sys.argv[1:] if argv is None else argv
-    options = tyro.cli(
-        Options,
-        prog="python -m dim.train",
-        args=argv,
-        default=Options(PRESETS[preset.parse_known_args(argv)[0].preset]),
-    )
     try:
-        device = resolve_device(options.device)
-        config = options.config
-        data = load_data(config.data, image_size=config.image_size, seed=config.seed)
-        config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
-        run = options.out or Path("runs") / f"{config.preset}-{Path(config.data).stem}"
-        model = train(config, data, run, device=device, resume=options.resume)
-    except ValueError as error:
+        options = tyro.cli(
+            Options,
+            prog="python -m dim.train",
+            args=argv,
+            default=Options(PRESETS[preset.parse_known_args(argv)[0].preset]),
+        )
+        run = (
+            options.out
+            or Path("runs") / f"{options.config.preset}-{Path(options.config.data).stem}"
+        )
+        _train_and_evaluate(options, run)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(
-            f"\nstopped; {run} keeps the last finished epoch: go on with --resume", file=sys.stderr
+        kept = (
+            f"{run} keeps the last finished epoch: go on with --resume"
+            if (run / STATE).exists()
+            else "no epoch was finished, so nothing is kept"
         )
+        print(f"\nstopped; {kept}", file=sys.stderr)
         raise SystemExit(130) from None
 
+
+def _train_and_evaluate(options: Options, run: Path) -> None:
+    device = resolve_device(options.device)
+    config = options.config
+    data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+    config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
+    encoder = train(config, data, run, device=device, resume=options.resume).encoder.eval()
     print("evaluating ...", file=sys.stderr)
-    encoder = model.encoder.eval()
     draw_curves(run)
     queries, gallery = (encode(encoder, images).z_mean for images in (data.x_test, data.x_train))
     draw_neighbours(queries, gallery, data, path=run / "neighbours.png", seed=config.seed)
-    untrained = build_model(
-        dataclasses.replace(config, class_conditional=False), data.x_train.shape[-1]
-    ).encoder
-    print(write_report(run, encoder, untrained.to(device), data))
+    print(write_report(run, encoder, untrained_encoder(run).to(device), data))
     print(f"{run}: report.md, curves.png, neighbours.png, metrics.csv, encoder.safetensors")
 
 

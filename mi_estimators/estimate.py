@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from mi_estimators.critics import Critic, Separable
-from mi_estimators.estimator import MIEstimator
+from mi_estimators.estimator import MIEstimator, evaluating
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import Objective
 from mi_estimators.reductions import Statistics, statistics_of
@@ -120,7 +120,7 @@ def estimate_mi(
             bar.set_description(f"critic {fold + 1} of {folds}")
             pairs = [_normal_scores(samples, train).to(device) for samples in (a, b)]
             estimator = copy.deepcopy(template).to(device)
-            looks = []
+            looks: list[Checkpoint] = []
             for look in train_critic(
                 estimator,
                 [p[train] for p in pairs],
@@ -131,8 +131,8 @@ def estimate_mi(
                 patience=patience,
                 generator=generator,
             ):
+                bar.update(look.step - looks[-1].step if looks else 0)
                 looks.append(Checkpoint(fold, *look))
-                bar.update(LOOK_EVERY if look.step else 0)
                 bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
             history += looks
             bar.total -= max_steps - looks[-1].step
@@ -207,17 +207,21 @@ def train_critic(
     ever after. Diverged training ends it; what was best stays.
     """
     critic, objective = estimator.critic, estimator.objective
-    average: Any = AveragedModel(critic, avg_fn=_moving_average, use_buffers=True)
-    optimiser = torch.optim.AdamW(critic.parameters(), lr=learning_rate, weight_decay=1e-2)
+    average: Any = AveragedModel(critic, multi_avg_fn=_moving_average)
+    optimiser = torch.optim.AdamW(
+        [*critic.parameters()] or [torch.zeros(())], lr=learning_rate, weight_decay=1e-2
+    )
     best: dict[str, Tensor] | None = None
     best_stop, best_step = 0.0, 0
     recent: list[Tensor] = []
     yield Look(0, 0.0, 0.0)
     for step, batch in enumerate(_minibatches(len(train[0]), batch_size, generator), start=1):
+        batch = batch.to(train[0].device)
         scores = estimator.scores(*[part[batch] for part in train], generator=generator)
         value = objective(scores.map(objective.from_log_ratio))
         optimiser.zero_grad()
-        (-value).backward()
+        if value.requires_grad:  # a closed form has nothing to learn, and is looked at all the same
+            (-value).backward()
         optimiser.step()
         average.update_parameters(critic)
         recent.append(value.detach())
@@ -278,9 +282,8 @@ def read_out(estimator: MIEstimator, x: Tensor, y: Tensor) -> tuple[Evaluation, 
 
 
 def _ceiling(objective: Objective, n: int) -> float:
-    """The most that `read_out` can give on n samples, in nats."""
-    limit = math.log(n) if objective.reduction.sees_constants else math.inf
-    return min(limit, objective.ceiling(_block_size(n) - 1))
+    """The most that can be certified from n samples, or that the objective can reach, in nats."""
+    return min(math.log(n), objective.ceiling(_block_size(n) - 1))
 
 
 @torch.no_grad()
@@ -301,11 +304,9 @@ def _evaluate(objective: Objective, blocks: Iterable[PairScores]) -> Evaluation:
 def _blocks(critic: Critic, x: Tensor, y: Tensor) -> Iterator[PairScores]:
     """Float64 scores of all pairs within blocks of nearly equal size."""
     estimator = MIEstimator(critic)
-    training = critic.training
-    critic.eval()
-    for u, v in zip(*[part.tensor_split(_block_count(len(x))) for part in (x, y)], strict=True):
-        yield estimator.scores(u, v).map(Tensor.double)
-    critic.train(training)
+    with evaluating(critic):
+        for u, v in zip(*[part.tensor_split(_block_count(len(x))) for part in (x, y)], strict=True):
+            yield estimator.scores(u, v).map(Tensor.double)
 
 
 def _block_size(n: int) -> int:
@@ -325,9 +326,13 @@ def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Int6
                 yield batch
 
 
-def _moving_average(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-    # Over the last ~100 steps, fewer at the start, so that the initial weights fade at once.
-    return torch.lerp(new, average, min(0.99, int(count) / (int(count) + 10)))
+@torch.no_grad()
+def _moving_average(average: Any, new: Any, count: Tensor | int) -> None:
+    # Over the last ~100 steps, fewer at the start, so that the initial weights fade at once. The
+    # count is read on the device: a number on the host would wait for it.
+    weight = 1 - (torch.as_tensor(count) / (torch.as_tensor(count) + 10)).clamp(max=0.99)
+    for a, b in zip(average, new, strict=True):
+        a.lerp_(b, weight.to(a))
 
 
 class _Independence(Critic):

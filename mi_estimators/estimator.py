@@ -1,5 +1,8 @@
 """MIEstimator: a critic, an objective and a negative sampler, composed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -114,12 +117,28 @@ class MIEstimator(nn.Module):
         groups: Int64[Tensor, " N"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Mutual information in nats on this batch; give it data that trained nothing."""
-        return self.objective.estimate(self.scores(x, y, groups=groups, generator=generator))
+        """Mutual information in nats on this batch; give it data that trained nothing.
+
+        The critic is in evaluation mode meanwhile.
+        """
+        with evaluating(self.critic):
+            return self.objective.estimate(self.scores(x, y, groups=groups, generator=generator))
 
     def extra_repr(self) -> str:
         """The sampler, which is not a module."""
         return f"(negatives): {self.negatives}"
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every submodule is then left as it was found."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def _wide(t: Tensor) -> torch.dtype:

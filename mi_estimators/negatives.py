@@ -47,6 +47,7 @@ class NegativeSampler(ABC):
             ValueError: With fewer than two samples or two groups, or too few for the sampler.
         """
         n = shape[0]
+        groups = None if groups is None else groups.to(device)
         if n < 2:
             raise ValueError(f"batch: expected at least 2 samples to pair up, received {n}")
         if groups is not None and (groups.shape != (n,) or bool((groups == groups[0]).all())):
@@ -110,8 +111,8 @@ class Shuffled(NegativeSampler):
     k: int = 1
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k: expected at least 1 negative a row, received {self.k}")
+        if self.k < 1 or self.k != int(self.k):
+            raise ValueError(f"k: expected a whole number of negatives, received {self.k}; try 1")
 
     def draw(
         self,

@@ -131,10 +131,10 @@ class Objective(nn.Module, ABC):
 class JSD(Objective):
     """Jensen-Shannon objective; the value is 2 JS(P, Q) in nats, a divergence and *not* MI.
 
-    E_P[-sp(-T)] - E_Q[sp(T)] + 2 log 2, at most 2 log 2, and 0 at T = 0: minus the balanced
-    cross-entropy of telling real pairs from independent ones. `estimate` is MI in nats, a lower
-    bound in expectation: the optimal T is log r, read out as 1 + E_P[T] - E_Q[e^T] (Poole et al.
-    2019, JS-NWJ); -inf where e^T overflows.
+    E_P[-sp(-T)] - E_Q[sp(T)] + 2 log 2, at most 2 log 2, and 0 at T = 0: 2 (log 2 - H), H being the
+    balanced cross-entropy of telling real pairs from independent ones. `estimate` is MI in nats, a
+    lower bound in expectation: the optimal T is log r, read out as 1 + E_P[T] - E_Q[e^T] (Poole et
+    al. 2019, JS-NWJ); -inf where e^T overflows.
 
     Bounded, low in variance and content with few negatives, hence the default everywhere.
 
@@ -239,7 +239,8 @@ class MINE(Objective):
         new = log_mean + math.log1p(-self.decay)
         if self.decay:
             new = torch.logaddexp(self.log_average + math.log(self.decay), new)
-        self.log_average.copy_(new)
+        # A batch that overflows must not stay in the average for good.
+        self.log_average.copy_(torch.where(new.isfinite(), new, self.log_average))
         return new - torch.log1p(-(self.decay ** self.updates.to(new.dtype)))
 
     def extra_repr(self) -> str:
@@ -251,7 +252,8 @@ class NWJ(Objective):
     """Nguyen-Wainwright-Jordan; the value is MI in nats, a lower bound on every batch in mean.
 
     E_P[T] - E_Q[e^(T-1)], also known as f-GAN KL and MINE-f; tight at T = 1 + log r. Unbiased, but
-    its variance grows like e^I, and the value is -inf where e^(T-1) overflows.
+    its variance grows like e^I; where e^(T-1) overflows, the value is -inf and the gradient not
+    finite. Not for more than about 4 nats.
 
     Example:
         >>> NWJ()(PairScores(torch.ones(2), torch.ones(2, 5))).item()

@@ -34,7 +34,9 @@ class MIEstimate:
         standard_error: Of `value`, in nats, over the samples that it is reported on. It does not
             hold what the critic failed to learn.
         kind: "lower bound", "upper bound" or "neither", in expectation.
-        ceiling: The largest value that this objective could have reported, in nats; inf if none.
+        ceiling: Where the value stops meaning what it says, in nats: the most that the objective
+            can reach (InfoNCE), or ln n, the most that any method can certify from the n samples of
+            a fold (McAllester & Stratos 2020).
         pointwise: log p(x, y) / p(x)p(y) of every sample by a critic that never saw it, shape [N],
             in nats and in the order of the input. Its mean is the plug-in estimate E_P[log r],
             which is no bound and in general not `value`.
@@ -52,7 +54,7 @@ class MIEstimate:
 
     @property
     def saturated(self) -> bool:
-        """Whether the value is within 10 % of its ceiling: the true MI is probably higher."""
+        """Whether the value is within 10 % of its ceiling, or above it."""
         return self.value > 0.9 * self.ceiling
 
     def __str__(self) -> str:
@@ -61,7 +63,10 @@ class MIEstimate:
         sentence += f" ({kind} by {self.objective}, standard error over {len(self.pointwise):,}"
         sentence += " held-out samples)"
         if self.saturated:
-            sentence += f", near its ceiling of {self.ceiling:.2f}: the true value is likely higher"
+            sentence += (
+                f", at its ceiling of {self.ceiling:.2f}, the most that so many samples can show: "
+                f"the true value is likely higher"
+            )
         elif self.value == 0 and not np.any(self.pointwise):
             sentence += ": no critic told the pairs from independent ones"
         elif self.value < 0:

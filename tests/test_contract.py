@@ -357,7 +357,7 @@ def loss_of(negatives=None, x=None, y=None, **options):
             "y: expected as many samples as x, 5, received 4",
         ),
         (lambda: loss_of(Shuffled(5)), "k: a batch of 5 samples has 4 negatives a row, 5 were"),
-        (lambda: Shuffled(0), "k: expected at least 1 negative a row, received 0"),
+        (lambda: Shuffled(0), "k: expected a whole number of negatives, received 0"),
         (lambda: loss_of(groups=torch.zeros(N).long()), "groups: expected 5 labels of at least 2"),
         (lambda: loss_of(groups=torch.arange(4)), "groups: expected 5 labels of at least 2 groups"),
         (

@@ -142,7 +142,7 @@ def test_a_killed_run_loads_and_resumes_to_the_same_end(config, npz, tmp_path):
         (["--preset", "nonsense"], "preset"),
         (["--data", "no/such/place"], "no/such/place"),
         (["--batch-size", "97"], "batch_size: expected 2 to 96"),
-        (["--batch-size", "1"], "batch_size: expected 2 to 96"),
+        (["--batch-size", "1"], "batch_size: expected at least 2"),
         (["--image-size", "20"], "image_size: expected a multiple of 8"),
     ],
 )
@@ -231,6 +231,11 @@ def test_ctrl_c_says_what_is_kept(npz, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         run_main(*arguments(npz, tmp_path / "run"))
     assert stop.value.code == 130
+    assert "no epoch was finished, so nothing is kept" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / STATE).touch()
+    with pytest.raises(SystemExit):
+        run_main(*arguments(npz, tmp_path / "run"))
     assert "keeps the last finished epoch: go on with --resume" in capsys.readouterr().err
 
 
@@ -258,3 +263,29 @@ def test_running_as_a_module_does_not_warn():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--objective" in done.stdout
+
+
+def test_a_run_is_not_resumed_on_another_kind_of_device(config, npz, tmp_path):
+    run = tmp_path / "run"
+    data = load_data(str(npz))
+    train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
+    state = torch.load(run / STATE, weights_only=True)
+    torch.save(state | {"generator": state["generator"][:16]}, run / STATE)  # as CUDA's are
+    with pytest.raises(RunError, match="device: the random state"):
+        train.train(config, data, run, device=CPU, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"z_dim": 0}, {"head_units": 0}, {"alpha": -1.0}, {"batch_size": 1}]
+)
+def test_numbers_that_cannot_train_are_named(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name}: expected at least"):
+        dataclasses.replace(PRESETS["default"], **change)
+
+
+def test_a_file_is_no_run_folder(npz, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_main(*arguments(npz, npz))
+    assert stop.value.code == 2
+    assert "out: expected a folder" in capsys.readouterr().err
