@@ -427,13 +427,13 @@ def test_one_dimension_is_within_3_hundredths_of_a_nat(rho):
 
 @pytest.mark.slow
 def test_5_dimensions_at_1_nat_are_within_6_hundredths():
-    _, error = trained(5, 10_000, seeds=1, nats=1.0)
+    _, error = trained(5, 10_000, seeds=2, nats=1.0)
     assert abs(error) < 0.06
 
 
 @pytest.mark.slow
 def test_20_dimensions_at_2_nats_are_within_3_tenths():
-    _, error = trained(20, 20_000, seeds=1, nats=2.0)
+    _, error = trained(20, 20_000, seeds=2, nats=2.0)
     assert abs(error) < 0.3
 
 
