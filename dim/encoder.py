@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
 
 def basic32x32(image_size: int, z_dim: int = 64) -> Encoder:
-    """The paper's CIFAR-10 encoder (Hjelm et al. 2019, Table 5): its "Y" is `z_mean`.
+    """The encoder of the paper for CIFAR-10 (Hjelm et al. 2019); its "Y" is `z_mean`.
 
     Three convolutions that halve, the second of which is the feature map (8x8x128 for 32x32
     images), and one hidden layer of 1024.

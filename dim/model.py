@@ -47,7 +47,7 @@ ENCODERS = {"basic32x32": basic32x32, "su": su}
 
 
 class Weights(NamedTuple):
-    """alpha, beta and gamma of the paper and of the blog, Eq. 14."""
+    """alpha, beta and gamma, as in the paper and in the blog's total loss."""
 
     alpha: float
     beta: float
@@ -148,7 +148,7 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
 
 
 class DotHead(nn.Module):
-    """One side of an encode-and-dot critic (Hjelm et al. 2019, Figure 6), on the last axis.
+    """One side of an encode-and-dot critic (Hjelm et al. 2019), on the last axis.
 
     A perceptron beside a linear shortcut that starts as the identity; then a layer norm.
     """

@@ -144,7 +144,7 @@ class JSD(Objective):
         (0.0, 0.0)
     """
 
-    source = "Nowozin et al. 2016, f-GAN, Table 6; Hjelm et al. 2019, Deep InfoMax, Eq. 4"
+    source = "Nowozin et al. 2016, f-GAN; Hjelm et al. 2019, Deep InfoMax, Eq. 4"
 
     def joint_term(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """log(2 sigmoid(T))."""
@@ -172,7 +172,7 @@ class DV(Objective):
         1.0
     """
 
-    source = "Donsker & Varadhan 1983; Belghazi et al. 2018, MINE, Eq. 5"
+    source = "Donsker & Varadhan 1983; Belghazi et al. 2018, MINE"
     reduction = LogMeanExp()
 
     def product_term(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
@@ -202,7 +202,7 @@ class MINE(Objective):
         MINE(decay=0.9)
     """
 
-    source = "Belghazi et al. 2018, MINE, Eqs. 10 and 12"
+    source = "Belghazi et al. 2018, MINE, Eq. 12"
     reduction: ClassVar[LogMeanExp] = LogMeanExp()
     log_average: Tensor
     updates: Tensor
@@ -260,7 +260,7 @@ class NWJ(Objective):
         0.0
     """
 
-    source = "Nguyen et al. 2010, Eq. 12; Nowozin et al. 2016, Table 6 (KL)"
+    source = "Nguyen et al. 2010; Nowozin et al. 2016, f-GAN (KL)"
 
     def product_term(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """e^(T - 1)."""
@@ -290,7 +290,7 @@ class InfoNCE(Objective):
         1.386...
     """
 
-    source = "van den Oord et al. 2018, CPC, Eq. 4; Poole et al. 2019, Eq. 10"
+    source = "van den Oord et al. 2018, CPC, Eq. 4; Poole et al. 2019"
     reduction = RowLogMeanExp()
 
     def product_term(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
@@ -324,7 +324,7 @@ class SMILE(Objective):
     """
 
     kind = "neither"
-    source = "Song & Ermon 2020, Eq. 14"
+    source = "Song & Ermon 2020, SMILE"
 
     joint_term, product_term, generator = JSD.joint_term, JSD.product_term, JSD.generator
 

@@ -29,7 +29,7 @@ def random_features(n=5, d=3):
 
 
 def test_su_kl_is_the_blogs_loss_written_out():
-    """Eq. 14 of the blog, by loops over images, locations and the one negative of each."""
+    """The total loss of the blog, by loops over images, locations and the one negative of each."""
     model = build_model(PRESETS["su-kl"], 16).eval()
     batch = images()
     losses, features = model(batch, generator=seeded())
