@@ -271,14 +271,17 @@ def read_out(estimator: MIEstimator, x: Tensor, y: Tensor) -> tuple[Evaluation, 
     objective = estimator.objective
     limit = math.log(len(x)) if objective.reduction.sees_constants else math.inf
 
+    pointwise = []
+
     def blocks() -> Iterator[PairScores]:
         for scores in _blocks(estimator.critic, x, y):
-            yield scores.map(lambda t: t.clamp(-limit, limit))
+            clipped = scores.map(lambda t: t.clamp(-limit, limit))
+            ratios = objective.log_ratio(clipped.map(objective.from_log_ratio))
+            pointwise.append(ratios.joint.cpu())
+            yield clipped
 
-    pointwise = [
-        objective.log_ratio(scores.map(objective.from_log_ratio)).joint.cpu() for scores in blocks()
-    ]
-    return _evaluate(objective.readout(), blocks()), torch.cat(pointwise)
+    evaluation = _evaluate(objective.readout(), blocks())
+    return evaluation, torch.cat(pointwise)
 
 
 def _ceiling(objective: Objective, n: int) -> float:
