@@ -109,6 +109,59 @@ class NormalCDF(Bijection):
 
 
 @dataclass(frozen=True)
+class NormalToMixture(Bijection):
+    """x ↦ F⁻¹(Φ(x)), elementwise, with F the CDF of Σ_k w_k N(μ_k, 1).
+
+    Standard normal margins become multimodal, and the copula stays; two modes a side are the
+    bimodal task of Czyż et al. 2023.
+
+    Attributes:
+        weights: w_k, positive, of sum 1.
+        means: μ_k.
+
+    Raises:
+        ValueError: If the two differ in length, or weights are not a distribution.
+
+    Example:
+        >>> bimodal = NormalToMixture(weights=(0.5, 0.5), means=(-3, 3))
+        >>> bimodal.forward(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+        tensor([-3.4752,  3.4752], dtype=torch.float64)
+    """
+
+    weights: tuple[Real, ...]
+    means: tuple[Real, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(self.means):
+            raise ValueError(
+                f"weights and means must be equally long, got lengths {len(self.weights)} and "
+                f"{len(self.means)}; give each mode one of each."
+            )
+        if not (min(self.weights, default=0) > 0 and abs(sum(self.weights) - 1) < 1e-12):
+            raise ValueError(
+                f"weights must be positive and sum to 1, got {self.weights}; divide by the sum."
+            )
+
+    def forward(self, x: Points) -> Points:
+        """Return the mixture's quantile of Φ(x), by bisection to the rounding of x."""
+        low, high = x + min(self.means), x + max(self.means)  # the narrowest mixtures' quantiles
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = self.inverse(middle) < x
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def inverse(self, y: Points) -> Points:
+        """Return Φ⁻¹(F(y)), from whichever tail is the lighter, so that its digits stay."""
+        modes = list(zip(self.weights, self.means, strict=True))
+        # Φ(t) by erfc, since torch's Φ keeps no digits of its lower tail.
+        below = sum((w / 2 * torch.erfc((m - y) / math.sqrt(2)) for w, m in modes), 0 * y)
+        above = sum((w / 2 * torch.erfc((y - m) / math.sqrt(2)) for w, m in modes), 0 * y)
+        lower = torch.special.ndtri(below.clamp(max=0.5))
+        return torch.where(below < above, lower, -torch.special.ndtri(above.clamp(max=0.5)))
+
+
+@dataclass(frozen=True)
 class Wiggly(Bijection):
     """x ↦ x + Σ_k a_k sin(ω_k x + φ_k), elementwise.
 
@@ -172,8 +225,9 @@ class Spiral(Bijection):
     """x ↦ expm(speed |x|² A) x: a rotation that winds up with the distance from 0.
 
     A = Σ (e_i e_jᵀ - e_j e_iᵀ) over disjoint planes (i, j), so that the exponential rotates each
-    plane by the same angle. Norms stay, hence the inverse is the spiral of the opposite speed. Czyż
-    et al. 2023 use speed 1/3, plane (0, 1) for X and (1, 2) for Y.
+    plane by the same angle, from e_j to e_i where the speed is positive. Norms stay, hence the
+    inverse is the spiral of the opposite speed. Czyż et al. 2023 use speed 1/dim the other way
+    round, which is -1/dim here, in plane (0, 1) for X and (1, 2) for Y.
 
     Attributes:
         speed: Angle per squared distance, in radians.

@@ -20,6 +20,7 @@ from mi_estimators.bijections import (
     Cubic,
     HalfCube,
     NormalCDF,
+    NormalToMixture,
     Spiral,
     SwissRoll,
     Wiggly,
@@ -475,6 +476,7 @@ ELEMENTWISE = [
         lambda x: x + 0.099 * np.sin(10 * x) + 0.9 * np.sin(0.01 * x + 1),
     ),
     (Wiggly((), (), ()), lambda x: x),
+    (NormalToMixture((1,), (2,)), lambda x: x + 2),
 ]
 
 
@@ -493,6 +495,16 @@ def test_elementwise_bijections_increase_and_invert(bijection, formula):
     central = LINE.abs() < 3
     torch.testing.assert_close(bijection.inverse(image)[central], LINE[central], rtol=0, atol=5e-14)
     assert bijection.out_dim(3) == 3
+
+
+def test_normal_to_mixture_keeps_probabilities_in_both_tails():
+    bimodal = NormalToMixture(weights=(0.3, 0.7), means=(0, 5))
+    image = bimodal.forward(LINE)
+    assert (image.diff(dim=0) > 0).all()
+    torch.testing.assert_close(bimodal.inverse(image), LINE, rtol=0, atol=1e-12)
+    y = image.numpy()
+    for tail, x in ((stats.norm.cdf, LINE.numpy()), (stats.norm.sf, LINE.numpy())):
+        np.testing.assert_allclose(0.3 * tail(y) + 0.7 * tail(y - 5), tail(x), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -598,6 +610,17 @@ MISTAKES = [
     (lambda: GaussianMixture(ONE, MEAN, COV, 2), ValueError, r"dim_x must be in 1..1, got 2"),
     (lambda: WIDE_MIXTURE.mutual_information(), ValueError, r"got dim_x = 2 and dim_y = 3; use"),
     (lambda: MIXTURE.monte_carlo_mutual_information(1), ValueError, r"n must be at least 2"),
+    (
+        lambda: NormalToMixture((1,), (1, 2)),
+        ValueError,
+        r"weights and means .* lengths 1 and 2; give",
+    ),
+    (
+        lambda: NormalToMixture((0.5, 0.6), (1, 2)),
+        ValueError,
+        r"weights must be .* got \(0.5, 0.6\)",
+    ),
+    (lambda: NormalToMixture((), ()), ValueError, r"weights must be positive .* got \(\)"),
     (lambda: Wiggly((0.1,), (1,), ()), ValueError, r"equally long, got lengths \(1, 1, 0\)"),
     (lambda: Wiggly((0.5, -0.5), (1, 1), (0, 0)), ValueError, r"less than 1 .* got 1; scale"),
     (
