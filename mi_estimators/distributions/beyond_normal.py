@@ -15,9 +15,9 @@ from mi_estimators.bijections import (
 )
 from mi_estimators.distributions.gaussian import CorrelatedGaussian, Gaussian
 from mi_estimators.distributions.joint import JointDistribution
+from mi_estimators.distributions.noise import AdditiveUniformNoise
 from mi_estimators.distributions.pushforward import Pushforward
 from mi_estimators.distributions.student import StudentT
-from mi_estimators.distributions.uniform import AdditiveUniformNoise
 
 
 def beyond_normal() -> dict[str, JointDistribution]:

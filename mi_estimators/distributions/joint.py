@@ -86,3 +86,20 @@ def require_tensor(name: str, value: Any, ndim: int) -> Tensor:
             "reshape it and look for NaN."
         )
     return value.double().cpu()
+
+
+def require_weights(weights: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """Return weights, of sum 1 to float64's rounding, or say that they are not a distribution."""
+    if not ((weights > 0).all() and abs(weights.sum().item() - 1) < 1e-6):
+        raise ValueError(
+            f"weights must be positive and sum to 1, got {weights.tolist()}; drop components "
+            "of weight 0 and divide by the sum."
+        )
+    return weights / weights.sum()  # a float32 sum is 1 to 1e-7 only
+
+
+def require_law(name: str, value: Any) -> JointDistribution:
+    """Return value, or say that it is no law."""
+    if not isinstance(value, JointDistribution):
+        raise TypeError(f"{name} must be a JointDistribution, got {value!r}; pass an instance.")
+    return value

@@ -1,8 +1,11 @@
 """Gaussian mixtures."""
 
+import itertools
 import math
+from functools import cached_property
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from mi_estimators.distributions.gaussian import Gaussian, mahalanobis_excess
@@ -10,19 +13,23 @@ from mi_estimators.distributions.joint import (
     JointDistribution,
     Pairs,
     Ratios,
+    Real,
     Xs,
     Ys,
     require_tensor,
+    require_weights,
 )
+from mi_estimators.distributions.quadrature import quasi_monte_carlo, trapezoid
 
 
 class GaussianMixture(JointDistribution):
     """A mixture Σ_k w_k N(μ_k, Σ_k) of joint Gaussians; multimodal, with no closed form for I.
 
-    log r is exact. For dim_x = dim_y = 1, I = Σ_k w_k E[log r | component k] by the trapezoid rule,
-    8 standard deviations each way in each component's whitened coordinates, where it converges
-    geometrically; the step is halved until two values agree to 1e-8 nats. In higher dimensions take
-    `monte_carlo_mutual_information`, which comes with its standard error.
+    X and Y share the hidden component k, and may depend on each other within it too. log r is
+    exact. I = Σ_k w_k E[log r | component k] is an expectation in each component's whitened
+    coordinates: for dim_x = dim_y = 1 by the trapezoid rule, halving the step until two values
+    agree to 1e-8 nats; in higher dimensions by randomised quasi-Monte Carlo with fixed seeds, with
+    a standard error below 1e-4 nats (at most 1e-3 where half a million points do not get there).
 
     Args:
         weights: Shape (K,), positive, of sum 1.
@@ -55,15 +62,31 @@ class GaussianMixture(JointDistribution):
                 f"{tuple(weights.shape)}, {tuple(means.shape)} and {tuple(covariances.shape)}; "
                 "give each component one of each."
             )
-        if not ((weights > 0).all() and abs(weights.sum().item() - 1) < 1e-6):
-            raise ValueError(
-                f"weights must be positive and sum to 1, got {weights.tolist()}; drop components "
-                "of weight 0 and divide by the sum."
-            )
+        weights = require_weights(weights)
         self._gaussians = [Gaussian(covariance, dim_x) for covariance in covariances]
-        self._log_weights = (weights / weights.sum()).log()  # a float32 sum is 1 to 1e-7 only
+        self._log_weights = weights.log()
         self._means = means
         self.dim_x, self.dim_y = dim_x, d - dim_x
+
+    @classmethod
+    def xor(cls, sigma: Real = 0.3, dim_x: int = 2) -> "GaussianMixture":
+        """Return blobs N((s_1, ..., s_dim, s_1 ... s_dim), σ²) over all signs s; Y is the last.
+
+        Y is independent of any dim_x - 1 coordinates of X, as in `Xor`, whose X says its signs
+        without noise.
+
+        Raises:
+            ValueError: If sigma is not positive and finite, or dim_x is not in 1..8.
+        """
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be positive and finite, got {sigma!r}; it is a width.")
+        if not 1 <= dim_x <= 8:
+            raise ValueError(f"dim_x must be in 1..8, got {dim_x}; it takes 2^dim_x components.")
+        signs = torch.tensor(list(itertools.product((-1, 1), repeat=dim_x)), dtype=torch.float64)
+        means = torch.cat([signs, signs.prod(-1, keepdim=True)], -1)
+        k, d = means.shape
+        covariances = sigma**2 * torch.eye(d, dtype=torch.float64).expand(k, d, d)
+        return cls(torch.full((k,), 1 / k, dtype=torch.float64), means, covariances, dim_x)
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Pairs:
         """Draw n pairs."""
@@ -95,46 +118,49 @@ class GaussianMixture(JointDistribution):
         return log_p - log_p_x - log_p_y
 
     def mutual_information(self) -> float:
-        """Return I by quadrature, to 1e-8 nats.
+        """Return Σ_k w_k E[log r | component k], by quadrature or quasi-Monte Carlo.
 
         Raises:
-            ValueError: If X or Y has more than one dimension, or 2048 intervals a side are not
-                enough, as when one component is more than 64 times wider than another.
+            ValueError: If the standard error stays above 1e-3 nats; for dim_x = dim_y = 1, if 2048
+                intervals a side are not enough, as when one component is more than 64 times wider
+                than another.
         """
-        if self.dim_x + self.dim_y > 2:
-            raise ValueError(
-                "GaussianMixture.mutual_information needs dim_x = dim_y = 1, got dim_x = "
-                f"{self.dim_x} and dim_y = {self.dim_y}; use monte_carlo_mutual_information(n)."
-            )
+        return self._information
+
+    @cached_property
+    def _information(self) -> float:
+        d = self.dim_x + self.dim_y
+        if d > 2:
+            value, error = quasi_monte_carlo(self._expected_log_ratio, d)
+            if not error < 1e-3:
+                raise ValueError(
+                    "the mixture must be smoother for I to be known to 1e-3 nats, got a standard "
+                    f"error of {error:.1g} in {d} dimensions; use "
+                    "monte_carlo_mutual_information(n)."
+                )
+            return value
         factors = [gaussian.factor for gaussian in self._gaussians]
         width_ratio = max(
             torch.linalg.matrix_norm(torch.linalg.solve(narrow, wide), 2).item()
             for narrow in factors
             for wide in factors
         )
-        previous = math.nan
-        for intervals in (128, 256, 512, 1024, 2048):
-            if 16 / intervals * width_ratio > 1:
-                continue  # a narrow component could hide between the nodes of a wide one
-            value = self._trapezoid(intervals)
-            if abs(value - previous) < 1e-8:
-                return value
-            previous = value
-        raise ValueError(
-            "covariances must be of comparable widths for the quadrature to reach 1e-8 nats, got "
-            f"a ratio of {width_ratio:.3g}; use monte_carlo_mutual_information(n)."
-        )
+        # A coarser grid could hide a narrow component between the nodes of a wide one.
+        coarsest = max(128, 2 ** math.ceil(math.log2(16 * width_ratio)))
+        value, error = trapezoid(self._expected_log_ratio, 2, coarsest=coarsest, tolerance=1e-8)
+        if not error < 1e-8:
+            raise ValueError(
+                "covariances must be of comparable widths for the quadrature to reach 1e-8 nats, "
+                f"got a ratio of {width_ratio:.3g}; use monte_carlo_mutual_information(n)."
+            )
+        return value
 
-    def _trapezoid(self, intervals: int) -> float:
-        z = torch.linspace(-8, 8, intervals + 1, dtype=torch.float64)
-        mass = torch.softmax(-0.5 * z.square(), 0)
-        total = 0.0
+    def _expected_log_ratio(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+        """Return Σ_k w_k log r at the point of component k whose whitened coordinates are z."""
+        total = torch.zeros(z.shape[:-1], dtype=torch.float64)
         for log_weight, mean, gaussian in zip(
             self._log_weights, self._means, self._gaussians, strict=True
         ):
-            (scale_x, _), (slope, scale_y) = gaussian.factor
-            x = mean[0] + scale_x * z[:, None]
-            y = mean[1] + slope * z[:, None] + scale_y * z
-            values = self.log_ratio(x[..., None], y[..., None])
-            total += (log_weight.exp() * (mass @ values @ mass)).item()
+            xy = mean + z @ gaussian.factor.mT
+            total += log_weight.exp() * self.log_ratio(xy[..., : self.dim_x], xy[..., self.dim_x :])
         return total

@@ -3,7 +3,14 @@
 from torch import Generator
 
 from mi_estimators.bijections import Bijection
-from mi_estimators.distributions.joint import JointDistribution, Pairs, Ratios, Xs, Ys
+from mi_estimators.distributions.joint import (
+    JointDistribution,
+    Pairs,
+    Ratios,
+    Xs,
+    Ys,
+    require_law,
+)
 
 
 class Pushforward(JointDistribution):
@@ -35,8 +42,7 @@ class Pushforward(JointDistribution):
     def __init__(
         self, base: JointDistribution, f: Bijection | None = None, g: Bijection | None = None
     ) -> None:
-        if not isinstance(base, JointDistribution):
-            raise TypeError(f"base must be a JointDistribution, got {base!r}; pass an instance.")
+        require_law("base", base)
         for name, bijection in (("f", f), ("g", g)):
             if not isinstance(bijection, Bijection | None):
                 raise TypeError(

@@ -47,10 +47,7 @@ class StudentT(JointDistribution):
     def sample(self, n: int, *, generator: Generator | None = None) -> Pairs:
         """Draw n pairs."""
         x, y = self._gaussian.sample(n, generator=generator)
-        # By its quantile function, since torch's public gamma sampler takes no generator.
-        upper_tail = torch.rand(n, 1, generator=generator, dtype=torch.float64)
-        chi_square = 2 * torch.from_numpy(gammainccinv(self.df / 2, upper_tail.numpy()))
-        scale = (self.df / chi_square).sqrt()
+        scale = student_scale((n, 1), self.df, generator)
         return scale * x, scale * y
 
     def log_ratio(self, x: Xs, y: Ys) -> Ratios:
@@ -80,3 +77,11 @@ class StudentT(JointDistribution):
 
         correction = entropy(self.dim_x) + entropy(self.dim_y) - entropy(self.dim_x + self.dim_y)
         return self._gaussian.mutual_information() + correction
+
+
+def student_scale(shape: tuple[int, ...], df: Real, generator: Generator | None) -> Tensor:
+    """Draw the root of df / chi-square: what makes standard normals Student-t."""
+    # By its quantile function, since torch's public gamma sampler takes no generator.
+    upper_tail = torch.rand(shape, generator=generator, dtype=torch.float64)
+    chi_square = 2 * torch.from_numpy(gammainccinv(df / 2, upper_tail.numpy()))
+    return (df / chi_square).sqrt()
