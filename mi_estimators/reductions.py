@@ -1,13 +1,18 @@
 """How an objective averages its product terms, and what follows from that.
 
 A variational objective is E_P[a(T)] - R[b(T)] with P = p(x, y), Q = p(x)p(y): a term `a` on joint
-scores, a term `b` on product scores, and a reduction R of the latter. There are three:
+scores, a term `b` on product scores, and a reduction R of the latter:
 
-| reduction       | R[b]                                               | used by          |
-|-----------------|----------------------------------------------------|------------------|
-| `Mean`          | E_Q[b]                                             | JSD, NWJ, f-div. |
-| `LogMeanExp`    | log E_Q[e^b]: one log over all pairs               | DV, MINE         |
-| `RowLogMeanExp` | E_x log E_y[e^b]: one log a row, positive included | InfoNCE          |
+| reduction         | R[b]                                               | used by          |
+|-------------------|----------------------------------------------------|------------------|
+| `Mean`            | E_Q[b]                                             | JSD, NWJ, f-div. |
+| `LogMeanExp`      | log E_Q[e^b]: one log over all pairs               | DV, MINE         |
+| `RowLogMeanExp`   | E_x log E_y[e^b]: one log a row, positive included | InfoNCE          |
+| `PositiveLeftOut` | E_x log E_y[e^b]: one log a row, negatives alone   | L1Out            |
+| `Interpolated`    | between the row's log and the row's mean of e^b    | AlphaInfoNCE     |
+| `Anchored`        | one log a row for each of two scenes, with anchor  | InfoNCEAnchor    |
+| `RowMean`         | E_x E_y[b]: one mean a row                         | CLUB             |
+| `NoProduct`       | 0: real pairs alone                                | LogLikelihood    |
 
 Each knows its statistics (one number a row, which add up over tiles), the value made from them, the
 constant in T that it cannot see, and the influence of each sample, hence standard errors.
@@ -28,19 +33,20 @@ from mi_estimators.scores import PairScores
 
 @dataclass(frozen=True)
 class Statistics:
-    """All that an objective needs to know of its scores: three numbers a row.
+    """All that an objective needs to know of its scores: a few numbers a row.
 
     Rows are samples (and locations). Tiles of other rows are joined by `Statistics.cat`, tiles of
     other columns (negatives of the same rows) by `Reduction.add`; both are exact.
 
     Attributes:
         joint: The joint term a(T_i), shape `*b`.
-        product: The row's total of its product terms: a sum or a log-sum-exp, shape `*#b`.
+        product: The row's total of its product terms: a sum or a log-sum-exp, shape `*#b`
+            (`Anchored` keeps two numbers of them, shape `*#b 2`).
         pairs: How many valid pairs are in that total, shape `*#b`.
     """
 
     joint: Float[Tensor, "*b"]
-    product: Float[Tensor, "*#b"]
+    product: Float[Tensor, "..."]
     pairs: Float[Tensor, "*#b"]
 
     @staticmethod
@@ -58,9 +64,12 @@ class Reduction(ABC):
 
     Attributes:
         sees_constants: Whether a constant added to T changes the value.
+        needs_many: Whether the value at the optimal critic is what it is said to be only in the
+            limit of many negatives a row.
     """
 
-    sees_constants: ClassVar[bool] = False
+    sees_constants: bool = False
+    needs_many: ClassVar[bool] = False
 
     @abstractmethod
     def total(
@@ -194,22 +203,67 @@ class LogMeanExp(Pooled):
         return self.reduced(statistics_of(scores, self))
 
 
-class RowLogMeanExp(Reduction):
-    """E_x log E_y[e^b] with the row's positive among its candidates. Blind to a c(x) in T."""
+class Rows(Reduction, ABC):
+    """One number a row, averaged over the rows; totals are log-sum-exps.
+
+    A row without valid pairs counts as 0.
+    """
+
+    needs_many = True
 
     def total(
         self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
-    ) -> Float[Tensor, "*b"]:
+    ) -> Float[Tensor, "..."]:
         """Log-sum-exp over the row's negatives."""
         return log_sum_exp(values, mask)
 
-    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    def add_totals(self, a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Log-sum-exps add inside the log."""
         return torch.logaddexp(a, b)
 
     def value(self, statistics: Statistics) -> Float[Tensor, ""]:
         """Mean of the terms."""
         return self.terms(statistics).mean()
+
+    def offset(self, scores: PairScores) -> Float[Tensor, "..."]:
+        """What the row's terms take off its joint scores."""
+        return scores.joint - self.terms(statistics_of(scores, self))
+
+    def column_totals(
+        self,
+        statistics: Statistics,
+        values: Float[Tensor, "N N"],
+        mask: Bool[Tensor, "N N"] | None,
+    ) -> Float[Tensor, " N"]:
+        """What each column, by its weight among the negatives, takes from the terms of all rows."""
+        with torch.enable_grad():
+            log_weights = torch.zeros_like(values[0], requires_grad=True)
+            weights = log_weights.exp().expand(values.shape)
+            pairs = (weights if mask is None else weights * mask).sum(-1)
+            totals = self.weighted_total(values.detach() + log_weights, mask, pairs)
+            terms = self.terms(Statistics(statistics.joint.detach(), totals, pairs))
+            (gradient,) = torch.autograd.grad(terms.sum(), log_weights)
+        return -gradient
+
+    def weighted_total(
+        self,
+        values: Float[Tensor, "N N"],
+        mask: Bool[Tensor, "N N"] | None,
+        pairs: Float[Tensor, " N"],
+    ) -> Float[Tensor, "..."]:
+        """Total of columns that no longer count alike: `pairs` are the weights of each row."""
+        return self.total(values, mask)
+
+    def influence(
+        self, statistics: Statistics, columns: Float[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """The row's own term, less what the sample takes from other rows as their candidate."""
+        pulls = self.terms(statistics) - columns
+        return pulls - pulls.mean()
+
+
+class RowLogMeanExp(Rows):
+    """E_x log E_y[e^b] with the row's positive among its candidates. Blind to a c(x) in T."""
 
     def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
         """a_i - log((e^a_i + sum_j e^b_ij) / (K_i + 1)), at most log(K_i + 1)."""
@@ -218,10 +272,6 @@ class RowLogMeanExp(Reduction):
             - torch.logaddexp(statistics.joint, statistics.product)
             + (statistics.pairs + 1).log()
         )
-
-    def offset(self, scores: PairScores) -> Float[Tensor, "*b"]:
-        """The log-mean-exp of the row."""
-        return scores.joint - self.terms(statistics_of(scores, self))
 
     def column_totals(
         self,
@@ -235,12 +285,176 @@ class RowLogMeanExp(Reduction):
         own = (statistics.joint - normaliser).exp() - 1 / (statistics.pairs + 1)
         return own + (excess if mask is None else excess.masked_fill(~mask, 0.0)).sum(0)
 
-    def influence(
-        self, statistics: Statistics, columns: Float[Tensor, " N"]
+
+class PositiveLeftOut(Rows):
+    """E_x log E_y[e^b] over the row's negatives alone. Blind to a c(x) in T."""
+
+    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
+        """a_i - log(sum_j e^b_ij / K_i)."""
+        valid = statistics.pairs > 0
+        mean = statistics.product.masked_fill(~valid, 0.0) - statistics.pairs.clamp(min=1).log()
+        return (statistics.joint - mean).masked_fill(~valid, 0.0)
+
+
+class Interpolated(Rows):
+    """The log of a row at alpha = 1, its mean of e^b at alpha = 0, a valid bound in between.
+
+    A row's candidates are weighed against A(m) = alpha m + 1 - alpha, m being a mean of e^b over K
+    candidates: in the row's real scene the positive and K - 1 negatives, in its independent scene K
+    negatives. Which of the K negatives makes room for the positive is anyone's choice; here each
+    gives up 1/K of its weight, which by Jensen's inequality is never more than the mean over the
+    choices. (With all K beside the positive, the scenes would differ in size, and the value could
+    exceed I: by an eighth at K = 1, alpha = 1/2 and little dependence.)
+
+    Args:
+        alpha: In [0, 1].
+    """
+
+    def __init__(self, alpha: float | int) -> None:
+        self.alpha = alpha
+        self.sees_constants = alpha < 1
+
+    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
+        """1 + a_i - log A((e^a_i + (1 - 1/K) sum_j e^b_ij) / K) - m / A(m), m = mean_j e^b_ij."""
+        valid = statistics.pairs > 0
+        total, pairs = statistics.product.masked_fill(~valid, 0.0), statistics.pairs.clamp(min=1)
+        independent = total - pairs.log()
+        real = torch.logaddexp(statistics.joint, independent + (pairs - 1).log()) - pairs.log()
+        terms = 1 + statistics.joint - self._log_baseline(real)
+        terms = terms - (independent - self._log_baseline(independent)).exp()
+        return terms.masked_fill(~valid, 0.0)
+
+    def _log_baseline(self, log_mean: Float[Tensor, "*c"]) -> Float[Tensor, "*c"]:
+        """The number log A(m)."""
+        constant = torch.full_like(log_mean, _log(1 - self.alpha))
+        return torch.logaddexp(log_mean + _log(self.alpha), constant)
+
+    def offset(self, scores: PairScores) -> Float[Tensor, "..."]:
+        """Zero, unless alpha is 1: then the log-mean-exp of the row."""
+        return scores.joint.new_zeros(()) if self.sees_constants else super().offset(scores)
+
+
+class Anchored(Rows):
+    """Two scenes a row, each with K candidates and an anchor of weight nu. Sees every constant.
+
+    In the real scene the positive takes the place of the row's last valid negative; both scenes
+    share the other K - 1. So the total of a row is two numbers: the log-sum-exp of the negatives
+    that both scenes share, and the last negative, which only the independent scene has.
+
+    Args:
+        nu: Weight of the anchor, positive.
+    """
+
+    sees_constants = True
+
+    def __init__(self, nu: float | int) -> None:
+        self.nu = nu
+
+    def total(
+        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
+    ) -> Float[Tensor, "*b 2"]:
+        """Log-sum-exp of all negatives but the last, and the last."""
+        mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+        position = torch.arange(values.shape[-1], device=values.device)
+        last = position == torch.where(mask, position, -1).amax(-1, keepdim=True)
+        return torch.stack([log_sum_exp(values, mask & ~last), log_sum_exp(values, last)], dim=-1)
+
+    def weighted_total(
+        self,
+        values: Float[Tensor, "N N"],
+        mask: Bool[Tensor, "N N"] | None,
+        pairs: Float[Tensor, " N"],
+    ) -> Float[Tensor, "N 2"]:
+        """Every negative as the last for 1/K of the time: without a sample, another is the last."""
+        total, log_pairs = log_sum_exp(values, mask), pairs.clamp(min=1).log()
+        return torch.stack([total + (-1 / pairs.clamp(min=1)).log1p(), total - log_pairs], dim=-1)
+
+    def add_totals(
+        self, a: Float[Tensor, "*b 2"], b: Float[Tensor, "*b 2"]
+    ) -> Float[Tensor, "*b 2"]:
+        """The last negative is that of b, unless b has none; all others are shared."""
+        empty = b[..., 1:].isneginf()
+        both = torch.stack([torch.logaddexp(a.logsumexp(-1), b[..., 0]), b[..., 1]], dim=-1)
+        return torch.where(empty, a, both)
+
+    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
+        """a_i - log((nu + e^a_i + s) / (K + nu)) - nu/K log((nu + e^b_iK + s) / (K + nu)).
+
+        Here s is the sum of e^b_ij over the K - 1 negatives that the scenes share.
+        """
+        shared, last = statistics.product.unbind(-1)
+        shared = torch.logaddexp(torch.full_like(shared, _log(self.nu)), shared)
+        fair = (statistics.pairs + self.nu).log()
+        real = statistics.joint - torch.logaddexp(shared, statistics.joint) + fair
+        independent = torch.logaddexp(shared, last) - fair
+        terms = real - self.nu / statistics.pairs.clamp(min=1) * independent
+        return terms.masked_fill(statistics.pairs == 0, 0.0)
+
+    def offset(self, scores: PairScores) -> Float[Tensor, ""]:
+        """Zero: it sees them all."""
+        return scores.joint.new_zeros(())
+
+
+class RowMean(Rows):
+    """E_x E_y[b]: one mean a row. Blind to a c(x) in T, however many negatives each row has."""
+
+    needs_many = False
+
+    def total(
+        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
+    ) -> Float[Tensor, "*b"]:
+        """Sum over the row."""
+        return (values if mask is None else values.masked_fill(~mask, 0.0)).sum(-1)
+
+    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Sums add."""
+        return a + b
+
+    def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
+        """a_i - sum_j b_ij / K_i."""
+        terms = statistics.joint - statistics.product / statistics.pairs.clamp(min=1)
+        return terms.masked_fill(statistics.pairs == 0, 0.0)
+
+    def offset(self, scores: PairScores) -> Float[Tensor, "..."]:
+        """What makes E_y[r] = 1 in each row: the log-mean-exp of its candidates."""
+        return RowLogMeanExp().offset(scores)
+
+    def column_totals(
+        self,
+        statistics: Statistics,
+        values: Float[Tensor, "N N"],
+        mask: Bool[Tensor, "N N"] | None,
     ) -> Float[Tensor, " N"]:
-        """The row's own term, less what the sample takes from other rows as their candidate."""
-        terms = self.terms(statistics)
-        return terms - terms.mean() - columns
+        """By how much each column exceeds the means of its rows."""
+        pairs = statistics.pairs.clamp(min=1)[:, None]
+        excess = (values - statistics.product[:, None] / pairs) / pairs
+        return (excess if mask is None else excess.masked_fill(~mask, 0.0)).sum(0)
+
+
+class NoProduct(Pooled):
+    """0: the mean joint term is all there is, for critics that are densities by construction."""
+
+    def total(
+        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
+    ) -> Float[Tensor, "*b"]:
+        """Zero."""
+        return values.new_zeros(values.shape[:-1])
+
+    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Zeros add."""
+        return a + b
+
+    def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
+        """Zero."""
+        return statistics.joint.new_zeros(())
+
+    def pull(self, statistics: Statistics, totals: Float[Tensor, "*c"]) -> Float[Tensor, "*c"]:
+        """Zero."""
+        return totals
+
+    def offset(self, scores: PairScores) -> Float[Tensor, "..."]:
+        """What makes E_y[r] = 1 in each row: the log-mean-exp of its candidates."""
+        return RowLogMeanExp().offset(scores)
 
 
 def log_sum_exp(
@@ -264,3 +478,7 @@ def statistics_of(scores: PairScores, reduction: Reduction) -> Statistics:
         values, mask = torch.broadcast_tensors(values, mask)
         pairs = mask.sum(-1, dtype=values.dtype)
     return Statistics(scores.joint, reduction.total(values, mask), pairs)
+
+
+def _log(weight: float | int) -> float:
+    return math.log(weight) if weight else -math.inf

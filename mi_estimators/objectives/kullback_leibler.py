@@ -1,7 +1,6 @@
 """DV and MINE: MI as a Kullback-Leibler divergence, with one log over all pairs."""
 
 import math
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -55,7 +54,7 @@ class MINE(Objective):
     """
 
     source = "Belghazi et al. 2018, MINE, Eq. 12"
-    reduction: ClassVar[LogMeanExp] = LogMeanExp()
+    reduction: LogMeanExp = LogMeanExp()
     log_average: Tensor
     updates: Tensor
 

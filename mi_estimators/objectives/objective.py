@@ -17,18 +17,23 @@ Kind = Literal["lower bound", "upper bound", "neither"]
 class Objective(nn.Module, ABC):
     """A variational objective E_P[a(T)] - R[b(T)], to be maximised over critics T.
 
+    (An upper bound is not: it is minimised over what makes x and y, at a critic trained otherwise.)
+
     A subclass states its parts: `joint_term` a, `product_term` b, `reduction` R, the critic that is
     optimal (`from_log_ratio`, `to_log_ratio`), and the divergence reached there (`generator`).
 
     Attributes:
         kind: What `estimate` is to the true MI, in expectation over data that the critic never saw.
         source: Paper and equation.
+        density: Whether the critic must be a conditional log-density, T = log q(x | y) with
+            `Critic.density`; the optimum is then the true conditional.
         reduction: How product terms are averaged.
     """
 
     kind: ClassVar[Kind] = "lower bound"
     source: ClassVar[str] = "not stated"
-    reduction: ClassVar[Reduction] = Mean()
+    density: ClassVar[bool] = False
+    reduction: Reduction = Mean()
 
     def joint_term(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Term a on the scores of real pairs: the score itself, unless overridden."""
