@@ -5,36 +5,70 @@
 Two arrays and one number: `estimate_mi(x, y)`. A term in a training loop: `MIEstimator(critic)`.
 """
 
-from mi_estimators.critics import Bilinear, Concat, Critic, Separable, mlp
+from mi_estimators.critics import (
+    TUBA,
+    Bilinear,
+    Concat,
+    ConditionalGaussian,
+    Critic,
+    Separable,
+    mlp,
+)
 from mi_estimators.estimate import estimate_mi
 from mi_estimators.estimator import MIEstimator
 from mi_estimators.negatives import AllLocations, InBatch, Negatives, NegativeSampler, Shuffled
-from mi_estimators.objectives import DV, JSD, MINE, NWJ, SMILE, InfoNCE, Objective
+from mi_estimators.objectives import (
+    CLUB,
+    DV,
+    JSD,
+    MINE,
+    NWJ,
+    SMILE,
+    AlphaInfoNCE,
+    InfoNCE,
+    InfoNCEAnchor,
+    L1Out,
+    LogLikelihood,
+    Objective,
+    PearsonChi2,
+    ReverseKL,
+    SquaredHellinger,
+)
 from mi_estimators.result import MIEstimate
 from mi_estimators.scores import PairScores
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CLUB",
     "DV",
     "JSD",
     "MINE",
     "NWJ",
     "SMILE",
+    "TUBA",
     "AllLocations",
+    "AlphaInfoNCE",
     "Bilinear",
     "Concat",
+    "ConditionalGaussian",
     "Critic",
     "InBatch",
     "InfoNCE",
+    "InfoNCEAnchor",
+    "L1Out",
+    "LogLikelihood",
     "MIEstimate",
     "MIEstimator",
     "NegativeSampler",
     "Negatives",
     "Objective",
     "PairScores",
+    "PearsonChi2",
+    "ReverseKL",
     "Separable",
     "Shuffled",
+    "SquaredHellinger",
     "estimate_mi",
     "mlp",
 ]

@@ -19,6 +19,10 @@ class MIEstimator(nn.Module):
     Row i is (x_i, y_i). Encodings may carry locations after the batch axis: with u of shape
     `N 1 e` and v of shape `N L e` the scores have shape `N L`, one for each location.
 
+    To maximise MI over what makes x and y, minimise `loss`, which trains the critic as well. To
+    minimise MI, an upper bound is needed, at a critic that is trained to be a density: minimise
+    `penalty`, which leaves the critic alone, and train that by `LogLikelihood` in between.
+
     Args:
         critic: Scores pairs.
         objective: Turns scores into a number to maximise; `JSD()` by default.
@@ -26,7 +30,8 @@ class MIEstimator(nn.Module):
 
     Raises:
         TypeError: If a part is no instance of its class, as in `"jsd"` or `JSD` for `JSD()`.
-        ValueError: On call, if x and y differ in length or the batch has fewer than 2 samples.
+        ValueError: If the objective needs a critic that is a density, and it is none; on call, if x
+            and y differ in length or the batch has fewer than 2 samples.
 
     Example:
         >>> from mi_estimators import Separable
@@ -35,6 +40,15 @@ class MIEstimator(nn.Module):
         >>> estimator.loss(x, y).backward()  # minimise: maximises the mutual information
         >>> estimator.estimate(x, y).shape  # nats; on data that took no part in training
         torch.Size([])
+
+        How little can z tell of y? CLUB's critic q is shared with the likelihood that trains it.
+
+        >>> from mi_estimators import CLUB, ConditionalGaussian, LogLikelihood, Shuffled
+        >>> q, encoder = ConditionalGaussian(2, 3), nn.Linear(5, 2)
+        >>> fit, bound = MIEstimator(q, LogLikelihood(), Shuffled(1)), MIEstimator(q, CLUB())
+        >>> z = encoder(x)
+        >>> fit.loss(z.detach(), y).backward()  # then a step of q's optimiser, or several
+        >>> bound.penalty(z, y).backward()  # then a step of the encoder's
     """
 
     def __init__(
@@ -56,6 +70,12 @@ class MIEstimator(nn.Module):
                     f"{name}: expected an instance of {kind.__name__}, such as {such_as}, "
                     f"received {part!r}"
                 )
+        if objective.density and not critic.density:
+            raise ValueError(
+                f"critic: expected a conditional density log q(x | y) for {objective!r}, such as "
+                f"ConditionalGaussian(dim_x, dim_y), received {type(critic).__name__}; a density "
+                f"of your own states density = True"
+            )
         self.critic, self.objective, self.negatives = critic, objective, negatives
 
     def scores(
@@ -105,8 +125,46 @@ class MIEstimator(nn.Module):
         groups: Int64[Tensor, " N"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Minus the objective: minimise it to maximise the mutual information."""
+        """Minus the objective: minimise it to maximise the mutual information.
+
+        Raises:
+            ValueError: If the objective is an upper bound.
+        """
+        if self.objective.kind == "upper bound":
+            raise ValueError(
+                f"objective: expected one to maximise, received {self.objective!r}, an upper "
+                f"bound: the larger, the looser; train the critic by LogLikelihood(), and minimise "
+                f"the bound by penalty(x, y)"
+            )
         return -self(x, y, groups=groups, generator=generator)
+
+    def penalty(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        groups: Int64[Tensor, " N"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, ""]:
+        """An upper bound on the mutual information, in nats: minimise it to minimise that.
+
+        Gradients reach x and y and pass by the critic, whose part is to be a good density:
+        minimised over the critic, the bound would only stop to be one. Train the critic on detached
+        x and y, before and in between: where it lags behind, there is no bound (see `CLUB`).
+
+        Raises:
+            ValueError: If the objective is no upper bound. Minimised, a lower bound falls off the
+                mutual information by a worse critic, whatever becomes of x and y.
+        """
+        if self.objective.kind != "upper bound":
+            kind = "no bound" if self.objective.kind == "neither" else f"a {self.objective.kind}"
+            raise ValueError(
+                f"objective: expected an upper bound to minimise, such as CLUB(), received "
+                f"{self.objective!r}, {kind}: minimising it would not minimise the mutual "
+                f"information; use MIEstimator(ConditionalGaussian(dim_x, dim_y), CLUB())"
+            )
+        with frozen(self.critic):
+            return self(x, y, groups=groups, generator=generator)
 
     @torch.no_grad()
     def estimate(
@@ -139,6 +197,19 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for the module's parameters from what is computed meanwhile."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _wide(t: Tensor) -> torch.dtype:
