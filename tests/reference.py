@@ -87,6 +87,106 @@ def smile_readout(rows, tau):
     return mean(joint_scores(rows)) - math.log(mean(clipped))
 
 
+def alpha_infonce(rows, alpha):
+    """1 + E_P[log e^T/A] - E_Q[e^T/A], A = alpha m + (1 - alpha) e, Poole et al. 2019 I_alpha.
+
+    m is a mean over K candidates: K negatives, or the positive and K negatives of weight 1 - 1/K.
+    """
+    terms = []
+    for joint, product in rows:
+        k = len(product)
+        if not k:
+            terms.append(0.0)
+            continue
+        real = (math.exp(joint) + (1 - 1 / k) * math.fsum(map(math.exp, product))) / k
+        independent = mean(map(math.exp, product))
+        on_joint = joint - math.log(alpha * real + (1 - alpha) * math.e)
+        on_product = independent / (alpha * independent + (1 - alpha) * math.e)
+        terms.append(1 + on_joint - on_product)
+    return mean(terms)
+
+
+def infonce_anchor(rows, nu):
+    """Mean log posteriors of the classes of two scenes of K candidates, Ryu et al. 2025.
+
+    One of K candidates (prior 1 each) is the positive, or none (prior nu); divided by the prior
+    K / (K + nu) of the former, and 0 at T = 0. The positive takes the last negative's place.
+    """
+    terms = []
+    for joint, product in rows:
+        k = len(product)
+        if not k:
+            terms.append(0.0)
+            continue
+        real, independent = [*product[:-1], joint], product
+        is_joint = math.exp(joint) / (nu + math.fsum(map(math.exp, real)))
+        is_anchor = nu / (nu + math.fsum(map(math.exp, independent)))
+        prior_joint, prior_anchor = 1 / (k + nu), nu / (k + nu)
+        information = k * prior_joint * math.log(is_joint / prior_joint)
+        information += prior_anchor * math.log(is_anchor / prior_anchor)
+        terms.append((k + nu) / k * information)
+    return mean(terms)
+
+
+def squared_hellinger(rows):
+    """E_P[1 - e^-v] - E_Q[e^v - 1], Nowozin et al. 2016 (f*(t) = t / (1 - t), t = 1 - e^-v)."""
+    on_joint = [1 - math.exp(-t) for t in joint_scores(rows)]
+    activations = [1 - math.exp(-t) for t in product_scores(rows)]
+    return mean(on_joint) - mean(t / (1 - t) for t in activations)
+
+
+def pearson_chi2(rows):
+    """E_P[T] - E_Q[T^2/4 + T], Nowozin et al. 2016."""
+    return mean(joint_scores(rows)) - mean(t**2 / 4 + t for t in product_scores(rows))
+
+
+def reverse_kl(rows):
+    """E_P[t] - E_Q[-1 - log(-t)] with t = -e^-v, Nowozin et al. 2016."""
+    on_joint = mean(-math.exp(-t) for t in joint_scores(rows))
+    return on_joint - mean(-1 - math.log(math.exp(-t)) for t in product_scores(rows))
+
+
+def read_out_by_nwj(rows, log_ratio):
+    """1 + E_P[log r] - E_Q[r] of the log-ratios that the scores stand for."""
+    return js_nwj_readout([(log_ratio(t), [log_ratio(s) for s in ts]) for t, ts in rows])
+
+
+def tuba(rows_with_baselines):
+    """1 + E_P[T - log a(y)] - E_Q[e^T / a(y)], Poole et al. 2019.
+
+    Rows of (T_i, a(y_i)), [(T_ij, a(y_j)), ...].
+    """
+    on_joint = mean(t - math.log(a) for (t, a), _ in rows_with_baselines)
+    on_product = mean(math.exp(t) / a for _, product in rows_with_baselines for t, a in product)
+    return 1 + on_joint - on_product
+
+
+def club(rows):
+    """E_P[log q] - E_Q[log q], Cheng et al. 2020, each row with the same weight."""
+    return mean(joint - mean(product) if product else 0.0 for joint, product in rows)
+
+
+def l1out(rows):
+    """E log(q(x_i|y_i) / (1/K sum_j q(x_i|y_j))), the positive left out, Poole et al. 2019."""
+    return mean(
+        math.log(math.exp(joint) / mean(map(math.exp, product))) if product else 0.0
+        for joint, product in rows
+    )
+
+
+def log_likelihood(rows):
+    """E_P[log q]."""
+    return mean(joint_scores(rows))
+
+
+def normal_log_density(x, mean, variance):
+    """log N(x; mean, diag variance), feature by feature."""
+    return math.fsum(
+        -((a - m) ** 2) / (2 * s) - math.log(math.sqrt(2 * math.pi * s))
+        for a, m, s in zip(x, mean, variance, strict=True)
+    )
+
+
 def mine_gradients(batches, decay):
     """Gradients by the last batch's scores: E_P[dT] - E_Q[e^T dT] / average of E_Q[e^T].
 

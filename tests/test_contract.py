@@ -1,32 +1,45 @@
 """Every objective with every critic and every sampler; then what each part does alone."""
 
 import copy
+import itertools
 import math
 import re
 
 import jaxtyping
 import pytest
+import reference
 import torch
 from torch import nn
 
 from mi_estimators import (
+    CLUB,
     DV,
     JSD,
     MINE,
     NWJ,
     SMILE,
+    TUBA,
     AllLocations,
+    AlphaInfoNCE,
     Bilinear,
     Concat,
+    ConditionalGaussian,
     Critic,
     InBatch,
     InfoNCE,
+    InfoNCEAnchor,
+    L1Out,
+    LogLikelihood,
     MIEstimator,
     PairScores,
+    PearsonChi2,
+    ReverseKL,
     Separable,
     Shuffled,
+    SquaredHellinger,
     mlp,
 )
+from mi_estimators.distributions import CorrelatedGaussian
 from mi_estimators.testing import check_critic
 
 N, L, DIM_X, DIM_Y = 5, 4, 6, 3
@@ -79,16 +92,40 @@ CRITICS = {
     "Bilinear over locations": (lambda: Bilinear(DIM_X, DIM_Y), locations, (N, L)),
     "Concat": (lambda: Concat(DIM_X, DIM_Y, hidden=16), arrays, (N,)),
     "Concat over locations": (lambda: Concat(DIM_X, DIM_Y, hidden=16), locations, (N, L)),
+    "TUBA": (lambda: TUBA(Bilinear(DIM_X, DIM_Y), mlp(DIM_Y, 8, 1)), arrays, (N,)),
+    "TUBA over locations": (
+        lambda: TUBA(Concat(DIM_X, DIM_Y, hidden=16), mlp(DIM_Y, 8, 1)),
+        locations,
+        (N, L),
+    ),
 }
+DENSITIES = {
+    "ConditionalGaussian": (lambda: ConditionalGaussian(DIM_X, DIM_Y, hidden=16), arrays, (N,)),
+    "ConditionalGaussian over locations": (
+        lambda: ConditionalGaussian(DIM_X, DIM_Y, hidden=16),
+        locations,
+        (N, L),
+    ),
+}
+OBJECTIVES = [
+    *[JSD(), DV(), MINE(), NWJ(), InfoNCE(), SMILE(), AlphaInfoNCE(), InfoNCEAnchor()],
+    *[SquaredHellinger(), PearsonChi2(), ReverseKL()],
+]
 SAMPLERS = [InBatch(), Shuffled(1), Shuffled(3), AllLocations()]
 
 
 @pytest.mark.parametrize("negatives", SAMPLERS, ids=repr)
-@pytest.mark.parametrize("case", CRITICS)
-@pytest.mark.parametrize("objective", [JSD(), DV(), MINE(), NWJ(), InfoNCE(), SMILE()], ids=repr)
+@pytest.mark.parametrize(
+    ("objective", "case"),
+    [
+        *itertools.product(OBJECTIVES, CRITICS),
+        *itertools.product([*OBJECTIVES, LogLikelihood()], DENSITIES),
+    ],
+    ids=str,
+)
 def test_every_combination_trains_and_restores(objective, case, negatives):
     torch.manual_seed(0)
-    critic, batch, shape = CRITICS[case]
+    critic, batch, shape = (CRITICS | DENSITIES)[case]
     estimator = MIEstimator(critic(), copy.deepcopy(objective), negatives)
     x, y = batch()
 
@@ -121,12 +158,63 @@ def test_every_combination_trains_and_restores(objective, case, negatives):
         assert type(part).__name__ in repr(estimator)
 
 
+@pytest.mark.parametrize("negatives", SAMPLERS, ids=repr)
+@pytest.mark.parametrize("case", DENSITIES)
+@pytest.mark.parametrize("objective", [CLUB(), L1Out()], ids=repr)
+def test_every_upper_bound_is_minimised_and_leaves_its_critic_alone(objective, case, negatives):
+    torch.manual_seed(0)
+    critic, batch, _ = DENSITIES[case]
+    estimator = MIEstimator(critic(), objective, negatives)
+    x, y = (part.requires_grad_() for part in batch())
+    for parameter in estimator.critic.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    estimator.critic.network.linear.weight.requires_grad_(False)
+
+    def seeded():
+        return torch.Generator().manual_seed(0)
+
+    penalty = estimator.penalty(x, y, generator=seeded())
+    torch.testing.assert_close(penalty, estimator(x, y, generator=seeded()))
+    estimate = estimator.estimate(x, y, generator=seeded())
+    torch.testing.assert_close(penalty.detach(), estimate, rtol=1e-4, atol=1e-5)
+    penalty.backward()
+    for part in (x, y):
+        assert part.grad.isfinite().all()
+        assert part.grad.ne(0).any()
+    assert all(parameter.grad is None for parameter in estimator.critic.parameters())
+    frozen = [n for n, p in estimator.critic.named_parameters() if not p.requires_grad]
+    assert frozen == ["network.linear.weight"]  # as it was found
+
+
+def test_minimising_club_makes_z_independent():
+    torch.manual_seed(0)
+    q, encoder = ConditionalGaussian(1, 1, hidden=16), nn.Linear(2, 1)
+    fit, bound = MIEstimator(q, LogLikelihood(), Shuffled(1)), MIEstimator(q, CLUB())
+    nn.init.ones_(encoder.weight)
+    of_q = torch.optim.Adam(q.parameters(), lr=1e-2)
+    of_encoder = torch.optim.Adam(encoder.parameters(), lr=1e-2)
+    for _ in range(300):
+        x = torch.randn(128, 2)
+        y = x[:, :1] + 0.5 * torch.randn(128, 1)
+        z = encoder(x) + 0.3 * torch.randn(128, 1)
+        of_q.zero_grad()
+        fit.loss(z.detach(), y).backward()
+        of_q.step()
+        of_encoder.zero_grad()
+        keep = (encoder.weight[0, 1] - 1).square()  # what z tells of the other feature stays
+        (bound.penalty(z, y) + keep).backward()
+        of_encoder.step()
+    kept = encoder.weight.detach()[0]
+    assert kept[0].abs() < 0.15
+    assert kept[1] > 0.5
+
+
 # --- critics ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CRITICS)
+@pytest.mark.parametrize("case", CRITICS | DENSITIES)
 def test_critic_passes_the_conformance_suite(case):
-    critic, batch, _ = CRITICS[case]
+    critic, batch, _ = (CRITICS | DENSITIES)[case]
     check_critic(critic(), *batch())
 
 
@@ -193,6 +281,76 @@ def test_concat_is_a_perceptron_on_concatenated_pairs(layers):
 def test_bilinear_is_x_w_y():
     critic, (x, y) = Bilinear(DIM_X, DIM_Y), arrays()
     torch.testing.assert_close(critic(x, y), ((x @ critic.weight.weight.T) * y).sum(-1))
+
+
+def test_tuba_takes_the_baseline_of_each_column_off_its_scores():
+    critic, baseline, (x, y) = Bilinear(DIM_X, DIM_Y), mlp(DIM_Y, 8, 1), arrays()
+    plain = MIEstimator(critic, NWJ()).scores(x, y)
+    estimator = MIEstimator(TUBA(critic, baseline), NWJ())
+    scores = estimator.scores(x, y)
+    torch.testing.assert_close(scores.product, plain.product - baseline(y).T)
+    torch.testing.assert_close(scores.joint, plain.joint - baseline(y)[:, 0])
+    b = (1 + baseline(y)[:, 0]).exp().tolist()  # the constant of NWJ is part of the baseline
+    t = plain.product.tolist()
+    literal = reference.tuba(
+        [((t[i][i], b[i]), [(t[i][j], b[j]) for j in range(N) if j != i]) for i in range(N)]
+    )
+    assert estimator(x, y).item() == pytest.approx(literal, rel=1e-5)
+
+
+def test_conditional_gaussian_is_the_literal_density():
+    critic, (x, y) = ConditionalGaussian(DIM_X, DIM_Y, least_variance=0.05), arrays()
+    for parameter in critic.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    mean, raw = critic.network(y).chunk(2, dim=-1)
+    variance = 0.05 + (raw.exp() * math.expm1(1)).log1p()
+    square = critic.score(critic.encode_x(x)[:, None], critic.encode_y(y)[None])
+    for i, j in itertools.product(range(N), range(N)):
+        literal = reference.normal_log_density(
+            x[i].tolist(), mean[j].tolist(), variance[j].tolist()
+        )
+        assert square[i, j].item() == pytest.approx(literal, rel=1e-4)
+    normal = torch.distributions.Normal(mean, variance.sqrt())
+    torch.testing.assert_close(critic(x, y), normal.log_prob(x).sum(-1))
+
+
+def test_conditional_gaussian_starts_at_independence_and_keeps_its_variances_apart_from_0():
+    critic, (x, y) = ConditionalGaussian(DIM_X, DIM_Y, least_variance=1e-4), arrays()
+    standard = torch.distributions.Normal(0, 1).log_prob(x).sum(-1)
+    torch.testing.assert_close(critic(x, y), standard, rtol=1e-3, atol=1e-3)
+    for raw in (-1e4, 1e4):
+        nn.init.constant_(critic.network.linear.weight, raw)
+        assert critic(x, torch.ones(N, DIM_Y)).isfinite().all()
+
+
+def exact_density(law):
+    """x given y of correlated Gaussians: N(rho y, 1 - rho^2)."""
+    critic = ConditionalGaussian(law.dim, law.dim, least_variance=1e-9)
+    with torch.no_grad():
+        critic.network.linear.weight[: law.dim] = law.rho * torch.eye(law.dim)
+        variance = torch.tensor(1 - law.rho**2 - 1e-9)
+        critic.network.perceptron[-1].bias[law.dim :] = (
+            variance.expm1().log() - torch.tensor(1.0).expm1().log()
+        )
+    return critic
+
+
+@pytest.mark.parametrize(("dim", "nats"), [(1, 0.5), (4, 1.0)])
+def test_the_true_density_gives_club_jeffreys_and_a_bracket(dim, nats):
+    law = CorrelatedGaussian.with_mi(dim, nats)
+    generator, critic = torch.Generator().manual_seed(0), exact_density(law).double()
+    fit, club, l1out = (MIEstimator(critic, part()) for part in (LogLikelihood, CLUB, L1Out))
+    received = []
+    for _ in range(50):
+        batch = [part.double() for part in law.sample(200, generator=generator)]
+        of = (fit, fit.estimate, club.estimate, l1out.estimate)
+        received.append([number(*batch).item() for number in of])
+    mean = torch.tensor(received).mean(0)
+    error = torch.tensor(received).std(0) / math.sqrt(len(received))
+    entropy = dim / 2 * math.log(2 * math.pi * math.e * (1 - law.rho**2))
+    jeffreys = dim * math.expm1(2 * nats / dim)
+    assert ((mean - torch.tensor([-entropy, nats, jeffreys, nats])).abs() < 4 * error + 0.01).all()
+    assert mean[1] < mean[3] < mean[2]
 
 
 def test_separable_mlp_starts_at_independence():
@@ -380,6 +538,43 @@ def loss_of(negatives=None, x=None, y=None, **options):
         (lambda: MINE(decay=-0.1), "decay: expected a number in [0, 1), received -0.1"),
         (lambda: SMILE(tau=0.0), "tau: expected a positive number of nats, received 0.0"),
         (lambda: SMILE(tau=math.nan), "tau: expected a positive number of nats, received nan"),
+        (lambda: AlphaInfoNCE(1.5), "alpha: expected a number in [0, 1], received 1.5"),
+        (lambda: AlphaInfoNCE(math.nan), "alpha: expected a number in [0, 1], received nan"),
+        (lambda: InfoNCEAnchor(0), "nu: expected a positive, finite weight, received 0"),
+        (lambda: InfoNCEAnchor(math.inf), "nu: expected a positive, finite weight, received inf"),
+        (lambda: PearsonChi2(floor=0.0), "floor: expected a ratio in (0, 1), received 0.0"),
+        (
+            lambda: ConditionalGaussian(2, 3, least_variance=0.0),
+            "least_variance: expected a positive number, received 0.0",
+        ),
+        (
+            lambda: ConditionalGaussian(2, 3)(torch.zeros(4, 1), torch.zeros(4, 3)),
+            "x: expected 2 features on the last axis (dim_x), received shape [4, 1]",
+        ),
+        (
+            lambda: TUBA(Bilinear(2, 3), mlp(3, 8))(torch.zeros(4, 2), torch.zeros(4, 3)),
+            "log_baseline: expected one number for each encoding of y, shape [4, 1], received "
+            "[4, 8]",
+        ),
+        (
+            lambda: MIEstimator(Bilinear(2, 3), CLUB()),
+            "critic: expected a conditional density log q(x | y) for CLUB(), such as "
+            "ConditionalGaussian(dim_x, dim_y), received Bilinear",
+        ),
+        (
+            lambda: MIEstimator(ConditionalGaussian(DIM_X, DIM_Y), CLUB()).loss(*arrays()),
+            "objective: expected one to maximise, received CLUB(), an upper bound",
+        ),
+        (
+            lambda: MIEstimator(Bilinear(DIM_X, DIM_Y)).penalty(*arrays()),
+            "objective: expected an upper bound to minimise, such as CLUB(), received JSD(), a "
+            "lower bound",
+        ),
+        (
+            lambda: MIEstimator(Bilinear(DIM_X, DIM_Y), SMILE()).penalty(*arrays()),
+            "objective: expected an upper bound to minimise, such as CLUB(), received "
+            "SMILE(tau=5.0), no bound",
+        ),
     ],
 )
 def test_mistakes_are_named(call, message):

@@ -10,61 +10,84 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_scores, shapes
 
-from mi_estimators import DV, JSD, MINE, NWJ, SMILE, InfoNCE, Objective, PairScores
+from mi_estimators import (
+    CLUB,
+    DV,
+    JSD,
+    MINE,
+    NWJ,
+    SMILE,
+    AlphaInfoNCE,
+    InfoNCE,
+    InfoNCEAnchor,
+    L1Out,
+    LogLikelihood,
+    Objective,
+    PairScores,
+    PearsonChi2,
+    ReverseKL,
+    SquaredHellinger,
+)
 from mi_estimators.distributions import CorrelatedGaussian
-from mi_estimators.reductions import LogMeanExp
+from mi_estimators.reductions import Interpolated, LogMeanExp
 from mi_estimators.testing import check_objective
 
-OBJECTIVES = [JSD(), DV(), NWJ(), InfoNCE(), MINE(), SMILE(), SMILE(tau=1.5)]
 MI_IN_NATS = [DV(), NWJ(), MINE()]  # the objective itself reaches I, whatever the number of pairs
-VALUE = {
-    JSD: reference.jsd,
-    DV: reference.dv,
-    NWJ: reference.nwj,
-    InfoNCE: reference.infonce,
-    MINE: reference.dv,
-    SMILE: reference.jsd,
-}
-ESTIMATE = VALUE | {JSD: reference.js_nwj_readout}
-
-
-class SquaredHellinger(Objective):
-    """The README's plug-in."""
-
-    source = "Nowozin et al. 2016, f-GAN, Table 6"
-
-    def joint_term(self, t):
-        return 1 - torch.exp(-t)
-
-    def product_term(self, t):
-        return torch.expm1(t)
-
-    def from_log_ratio(self, log_ratio):
-        return log_ratio / 2
-
-    def to_log_ratio(self, t):
-        return 2 * t
-
-    def generator(self, log_ratio):
-        return torch.expm1(log_ratio / 2) ** 2
+# an objective, its value and its estimate
+LITERAL = [
+    (JSD(), reference.jsd, reference.js_nwj_readout),
+    (DV(), reference.dv, reference.dv),
+    (MINE(), reference.dv, reference.dv),
+    (NWJ(), reference.nwj, reference.nwj),
+    (InfoNCE(), reference.infonce, reference.infonce),
+    *(
+        (SMILE(tau), reference.jsd, lambda rows, tau=tau: reference.smile_readout(rows, tau))
+        for tau in (5.0, 1.5)
+    ),
+    *(
+        (AlphaInfoNCE(alpha), value, value)
+        for alpha in (0, 0.3, 0.9, 1)
+        for value in [lambda rows, alpha=alpha: reference.alpha_infonce(rows, alpha)]
+    ),
+    *(
+        (
+            InfoNCEAnchor(nu),
+            lambda rows, nu=nu: reference.infonce_anchor(rows, nu),
+            reference.js_nwj_readout,
+        )
+        for nu in (1, 0.1, 20.0)
+    ),
+    (
+        SquaredHellinger(),
+        reference.squared_hellinger,
+        lambda rows: reference.read_out_by_nwj(rows, lambda t: 2 * t),
+    ),
+    (
+        PearsonChi2(),
+        reference.pearson_chi2,
+        lambda rows: reference.read_out_by_nwj(rows, lambda t: math.log(max(1 + t / 2, 1e-4))),
+    ),
+    (ReverseKL(), reference.reverse_kl, reference.js_nwj_readout),
+    (LogLikelihood(), reference.log_likelihood, reference.infonce),
+    (CLUB(), reference.club, reference.club),
+    (L1Out(), reference.l1out, reference.l1out),
+]
+OBJECTIVES = [objective for objective, _, _ in LITERAL]
 
 
 # --- against the literal equations ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
+@pytest.mark.parametrize(
+    ("objective", "value", "estimate"), [pytest.param(*case, id=repr(case[0])) for case in LITERAL]
+)
 @settings(max_examples=60, deadline=None)
 @given(shape=shapes())
-def test_value_and_estimate_are_the_literal_equations(objective, shape):
+def test_value_and_estimate_are_the_literal_equations(objective, value, estimate, shape):
     scores = PairScores(*random_scores(shape))
     rows = reference.rows(scores)
-    expected = VALUE[type(objective)](rows)
-    assert objective(scores).item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
-    if isinstance(objective, SMILE):
-        expected = reference.smile_readout(rows, objective.tau)
-    else:
-        expected = ESTIMATE[type(objective)](rows)
-    assert objective.estimate(scores).item() == pytest.approx(expected, rel=1e-10, abs=1e-10)
+    assert objective(scores).item() == pytest.approx(value(rows), rel=1e-10, abs=1e-10)
+    assert objective.estimate(scores).item() == pytest.approx(estimate(rows), rel=1e-10, abs=1e-10)
 
 
 @given(shape=shapes(), shift=st.floats(-3, 3))
@@ -130,11 +153,30 @@ def test_exact_critic_reaches_twice_the_jensen_shannon_divergence(nats, js):
     assert population_value(SMILE(), law) == population_value(JSD(), law)
 
 
-def test_exact_critic_of_the_plug_in_reaches_the_closed_form_of_hellinger():
-    law = CorrelatedGaussian(1, 0.6)
-    coefficient = (1 - 0.36) ** 0.25 / (1 - 0.36 / 4) ** 0.5
-    value = population_value(SquaredHellinger(), law)
-    assert value == pytest.approx(2 * (1 - coefficient), abs=1e-9)
+@pytest.mark.parametrize("rho", [0.1, 0.3, 0.6])
+def test_exact_critic_reaches_the_closed_forms_of_gaussian_divergences(rho):
+    law = CorrelatedGaussian(1, rho)
+    nats = law.mutual_information()
+    coefficient = (1 - rho**2) ** 0.25 / (1 - rho**2 / 4) ** 0.5
+    for objective, divergence in (
+        (SquaredHellinger(), 2 * (1 - coefficient)),
+        (PearsonChi2(), math.exp(2 * nats) - 1),
+        (ReverseKL(), rho**2 / (1 - rho**2) - nats),
+        (CLUB(), math.exp(2 * nats) - 1),  # Jeffreys and chi^2 agree in one dimension
+    ):
+        assert population_value(objective, law) == pytest.approx(divergence, abs=1e-9), objective
+
+
+def test_club_of_either_conditional_density_is_jeffreys():
+    law = CorrelatedGaussian.with_mi(3, 1.0)
+    x, y = law.sample(200, generator=torch.Generator().manual_seed(0))
+    scores, log_p = in_batch(law.log_ratio(x[:, None], y[None])), torch.distributions.Normal(0, 1)
+    for log_marginal in (log_p.log_prob(x).sum(-1)[:, None], log_p.log_prob(y).sum(-1)[None]):
+        density = in_batch(scores.product + log_marginal)
+        torch.testing.assert_close(CLUB()(density), CLUB()(scores), rtol=1e-4, atol=1e-4)
+    values = torch.stack([CLUB()(scores) for scores in batches(law, count=200, size=200)])
+    error = values.std() / math.sqrt(len(values))
+    assert values.mean().item() == pytest.approx(3 * math.expm1(2 / 3), abs=4 * error.item())
 
 
 def in_batch(log_ratios):
@@ -152,7 +194,15 @@ def batches(law, count, size, seed=0):
         yield in_batch(law.log_ratio(x[:, None], y[None]))
 
 
-@pytest.mark.parametrize("objective", [JSD(), DV(), NWJ(), MINE(), SMILE(), InfoNCE()], ids=repr)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *[JSD(), DV(), NWJ(), MINE(), SMILE(), InfoNCE()],
+        *[AlphaInfoNCE(0.01), InfoNCEAnchor(), LogLikelihood(), L1Out()],
+        *[SquaredHellinger(), PearsonChi2(), ReverseKL()],
+    ],
+    ids=repr,
+)
 def test_exact_critic_estimates_the_mutual_information_in_20_dimensions(objective):
     law = CorrelatedGaussian.with_mi(20, 0.5)  # rho = 0.22: E_Q[r^2] = e and E_Q[r^4] exist
     estimates = torch.stack(
@@ -173,6 +223,10 @@ FINITE_SAMPLE = [
     (20, 2.0, [(InfoNCE(), 1.88, 0.025), (SMILE(), 2.02, 0.03), (DV(), 1.99, 0.03)]),
     (20, 5.0, [(InfoNCE(), 3.85, 0.025), (SMILE(), 5.45, 0.04), (DV(), 5.06, 0.07)]),
     (20, 8.0, [(InfoNCE(), 4.62, 0.015), (SMILE(), 9.26, 0.06), (DV(), 8.33, 0.11)]),
+    (1, 1.0, [(L1Out(), 1.019, 0.013)]),
+    (20, 2.0, [(L1Out(), 2.08, 0.03), (AlphaInfoNCE(1), 1.88, 0.025)]),
+    (20, 5.0, [(L1Out(), 5.86, 0.05), (LogLikelihood(), 3.85, 0.025)]),
+    (20, 8.0, [(L1Out(), 10.8, 0.1)]),
 ]
 
 
@@ -204,10 +258,185 @@ def test_clipping_biases_smile_upwards_and_an_infinite_tau_is_dv():
     torch.testing.assert_close(SMILE(tau=math.inf).estimate(scores), DV().estimate(scores))
 
 
+# --- the relatives of InfoNCE, by all scenes of a small law ---------------------------------------
+
+# X, Y on n letters: p(x, y) as multiples of one count
+SMALL_LAWS = [
+    [[5, 4, 4, 3], [3, 5, 4, 4], [4, 3, 5, 4], [4, 4, 3, 5]],
+    [[8, 4, 2], [2, 8, 4], [4, 2, 8]],
+    [[30, 1, 1], [1, 30, 1], [1, 1, 30]],
+]
+
+
+def all_scenes(counts, critic, negatives):
+    """Every positive with every tuple of negatives, as often as P and Q have them: expectations."""
+    n = len(counts)
+    partners = torch.stack([torch.arange(n).repeat_interleave(torch.tensor(c)) for c in counts])
+    drawn = torch.cartesian_prod(*[torch.arange(n)] * negatives).view(-1, negatives)
+    joint = critic.gather(1, partners)[:, :, None]
+    product = critic[:, drawn][:, None]
+    shape = (*partners.shape, len(drawn))
+    return PairScores(joint.expand(shape), product.expand(*shape, negatives))
+
+
+def log_ratio_of(counts):
+    p = torch.tensor(counts, dtype=torch.float64)
+    return (p * len(p) / p[0].sum()).log()
+
+
+@pytest.mark.parametrize("counts", SMALL_LAWS)
+@pytest.mark.parametrize("negatives", [1, 2, 3, 4])
+@pytest.mark.parametrize("nu", [0.2, 1.0, 9.0])
+def test_the_anchor_makes_log_r_the_optimum_for_any_number_of_negatives(nu, negatives, counts):
+    objective, log_ratio = InfoNCEAnchor(nu), log_ratio_of(counts)
+    critic = log_ratio.clone().requires_grad_()
+    value = objective(all_scenes(counts, critic, negatives))
+    (gradient,) = torch.autograd.grad(value, critic)
+    assert gradient.abs().max() < 1e-14
+    for other in (1.1 * log_ratio, log_ratio + 0.1, log_ratio + 0.1 * torch.eye(len(counts))):
+        assert objective(all_scenes(counts, other, negatives)) < value
+    shifted = log_ratio + 0.1 * torch.arange(len(counts))[:, None]  # a c(x), which InfoNCE misses
+    assert objective(all_scenes(counts, shifted, negatives)) < value
+
+
+@pytest.mark.parametrize("counts", SMALL_LAWS)
+@pytest.mark.parametrize("nu", [0.2, 1.0, 9.0])
+def test_the_value_of_the_anchor_is_the_information_on_the_class_of_a_scene(counts, nu):
+    k, log_ratio = 2, log_ratio_of(counts)
+    p = torch.tensor(counts, dtype=torch.float64)
+    conditional, uniform = p / p[0].sum(), torch.full((len(p),), 1 / len(p), dtype=torch.float64)
+    information = 0.0
+    for x in range(len(p)):
+        scenes = torch.stack(  # p(y_1, y_2 | class): positive first, positive second, none
+            [
+                torch.outer(conditional[x], uniform),
+                torch.outer(uniform, conditional[x]),
+                torch.outer(uniform, uniform),
+            ]
+        )
+        prior = torch.tensor([1, 1, nu], dtype=torch.float64)[:, None, None] / (k + nu)
+        mixture = (prior * scenes).sum(0)
+        information += (prior * scenes * (scenes / mixture).log()).sum().item() / len(p)
+    value = InfoNCEAnchor(nu)(all_scenes(counts, log_ratio, k)).item()
+    assert value == pytest.approx((k + nu) / k * information, abs=1e-12)
+
+
+@given(shape=shapes())
+@settings(max_examples=40, deadline=None)
+def test_the_anchor_with_one_negative_is_jsd(shape):
+    joint, product, _ = random_scores(shape | {"negatives": 1})
+    scores = PairScores(joint, product)
+    torch.testing.assert_close(InfoNCEAnchor(1)(scores), JSD()(scores))
+    torch.testing.assert_close(InfoNCEAnchor(1).estimate(scores), JSD().estimate(scores))
+
+
+@given(shape=shapes())
+@settings(max_examples=40, deadline=None)
+def test_without_weight_the_anchor_leaves_infonce_over_k_candidates(shape):
+    joint, product, _ = random_scores(shape | {"negatives": shape["negatives"] + 1})
+    anchored = InfoNCEAnchor(1e-12)(PairScores(joint, product))
+    torch.testing.assert_close(anchored, InfoNCE()(PairScores(joint, product[..., :-1])))
+
+
+@pytest.mark.parametrize("counts", SMALL_LAWS)
+@pytest.mark.parametrize("negatives", [1, 2, 4])
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_alpha_infonce_is_a_lower_bound_at_its_own_best_critic(alpha, negatives, counts):
+    objective, log_ratio = AlphaInfoNCE(alpha), log_ratio_of(counts)
+    information = (log_ratio.exp() * log_ratio).mean().item()
+    critic = (1 + log_ratio).requires_grad_()
+    optimiser = torch.optim.LBFGS([critic], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        loss = -objective(all_scenes(counts, critic, negatives))
+        loss.backward()
+        return loss
+
+    start = -loss().item()
+    optimiser.step(loss)
+    best = -loss().item()
+    assert start - 1e-12 <= best <= information + 1e-12
+    if alpha == 0:
+        assert start == pytest.approx(information)
+
+
+@given(shape=shapes())
+@settings(max_examples=40, deadline=None)
+def test_alpha_0_is_nwj(shape):
+    joint, product, _ = random_scores(shape)
+    scores = PairScores(joint, product.expand(*joint.shape, -1))
+    torch.testing.assert_close(AlphaInfoNCE(0)(scores), NWJ()(scores))
+    torch.testing.assert_close(AlphaInfoNCE(0).estimate(scores), NWJ()(scores))
+
+
+@pytest.mark.parametrize("negatives", [10, 100, 1000])
+def test_alpha_1_is_infonce_but_for_one_candidate(negatives):
+    generator = torch.Generator().manual_seed(0)
+    scores = PairScores(
+        2 + torch.randn(50, generator=generator).double(),
+        torch.randn(50, negatives, generator=generator).double(),
+    )
+    difference = (InfoNCE()(scores) - AlphaInfoNCE(1)(scores)).item()
+    assert abs(difference) < 1 / negatives
+    shifted = scores.map(lambda t: t + 3)
+    torch.testing.assert_close(AlphaInfoNCE(1)(shifted), AlphaInfoNCE(1)(scores))
+    assert AlphaInfoNCE(0.99)(shifted) != AlphaInfoNCE(0.99)(scores)
+
+
+def test_alpha_trades_the_bias_of_infonce_for_the_variance_of_nwj():
+    law = CorrelatedGaussian.with_mi(20, 4.0)
+    alphas = [1.0, 0.5, 0.1, 0.01]
+    values = torch.tensor(
+        [
+            [AlphaInfoNCE(alpha).estimate(scores.map(lambda t: 1 + t)) for alpha in alphas]
+            for scores in batches(law, count=200, size=64)
+        ]
+    )
+    assert values.mean(0).diff().gt(0).all()
+    assert values.std(0).diff().gt(0).all()
+    assert values.mean(0).max() < 4
+
+
+# --- f-divergences and upper bounds ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", [-2.0, -2.5, -1e4, -math.inf, -1.9999])
+def test_pearson_reads_impossible_ratios_as_its_floor(score):
+    objective = PearsonChi2(floor=1e-3)
+    scores = PairScores(torch.tensor([score, 1.0]), torch.tensor([[score], [0.0]]))
+    at_floor = math.log(1e-3)
+    assert objective.log_ratio(scores).joint[0].item() == pytest.approx(at_floor)
+    expected = 1 + (at_floor + math.log(1.5)) / 2 - (1e-3 + 1) / 2
+    assert objective.estimate(scores).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("dim", "nats"), [(1, 0.3), (3, 1.0), (20, 4.0)])
+def test_upper_and_lower_bounds_of_the_true_density_bracket_the_information(dim, nats):
+    law = CorrelatedGaussian.with_mi(dim, nats)
+    lower, tight, loose = (
+        torch.stack([objective.estimate(s) for s in batches(law, count=200, size=64)])
+        for objective in (LogLikelihood(), L1Out(), CLUB())
+    )
+    slack = 3 * tight.std().item() / math.sqrt(200)
+    assert lower.mean() - slack < nats < tight.mean() + slack
+    assert tight.mean() < loose.mean()
+
+
+def test_log_ratio_of_a_density_is_normalised_by_rows():
+    law = CorrelatedGaussian.with_mi(2, 0.5)
+    x, y = law.sample(2000, generator=torch.Generator().manual_seed(0))
+    log_p = torch.distributions.Normal(0, 1).log_prob(x).sum(-1)[:, None]
+    log_ratio = law.log_ratio(x[:, None], y[None])
+    for objective in (LogLikelihood(), CLUB(), L1Out()):
+        received = objective.log_ratio(in_batch(log_ratio + log_p)).joint
+        assert (received - log_ratio.diagonal()).abs().mean() < 0.05
+
+
 # --- the conformance suite and what it catches ----------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", [*OBJECTIVES, SquaredHellinger()], ids=repr)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_objective_passes_the_conformance_suite(objective):
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     check_objective(objective)
@@ -232,6 +461,31 @@ class MINEWithoutBuffers(MINE):
         average, updates = self.log_average, self.updates
         del self.log_average, self.updates
         self.log_average, self.updates = average, updates
+
+
+class UnequalScenes(AlphaInfoNCE):
+    """The positive beside all K negatives, where the other term has K: above I for small K."""
+
+    def __init__(self):
+        super().__init__(0.5)
+        self.reduction = Beside(0.5)
+
+    def readout(self):
+        return UnequalScenes()
+
+    def ceiling(self, negatives):
+        return math.inf
+
+
+class Beside(Interpolated):
+    """The reduction of UnequalScenes."""
+
+    def terms(self, statistics):
+        joint, total, pairs = statistics.joint, statistics.product, statistics.pairs
+        real = torch.logaddexp(joint, total) - (pairs + 1).log()
+        independent = total - pairs.log()
+        ratio = (independent - self._log_baseline(independent)).exp()
+        return 1 + joint - self._log_baseline(real) - ratio
 
 
 def unreduced(objective, scores):
@@ -334,6 +588,40 @@ MUTANTS = {
     ),
     "ceiling log K": (InfoNCE, {"ceiling": lambda self, k: math.log(k)}, "ceiling"),
     "average in no state dict": (MINEWithoutBuffers, {}, "state-dict"),
+    "upper bound called a lower one": (L1Out, {"kind": "lower bound"}, "1 negatives a row"),
+    "lower bound called an upper one": (InfoNCE, {"kind": "upper bound"}, "1 negatives a row"),
+    "scenes of K + 1 and of K candidates": (UnequalScenes, {}, "1 negatives a row"),
+    "half of Jeffreys": (
+        CLUB,
+        {"joint_term": lambda self, t: t / 2, "product_term": lambda self, t: t / 2},
+        "value at the exact critic",
+    ),
+    "likelihood of half the score": (
+        LogLikelihood,
+        {"joint_term": lambda self, t: t / 2},
+        "value at the exact critic",
+    ),
+    "likelihood without densities": (LogLikelihood, {"density": False}, "log_ratio"),
+    "T^2 for T^2 / 4": (
+        PearsonChi2,
+        {"product_term": lambda self, t: t**2 + t},
+        "value at the exact critic",
+    ),
+    "KL(P, Q) for KL(Q, P)": (
+        ReverseKL,
+        {"generator": Objective.generator},
+        "value at the exact critic",
+    ),
+    "optimum at log r, for I_alpha": (
+        AlphaInfoNCE,
+        {"from_log_ratio": JSD.from_log_ratio, "to_log_ratio": JSD.to_log_ratio},
+        "value at",
+    ),
+    "anchor read out as NWJ": (
+        InfoNCEAnchor,
+        {"from_log_ratio": NWJ.from_log_ratio, "to_log_ratio": NWJ.to_log_ratio},
+        "value at",
+    ),
 }
 
 
