@@ -15,6 +15,7 @@ import ast
 import fnmatch
 import hashlib
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from known_mi_environments import (
     SMOKE,
     EnvironmentFailed,
     Package,
+    failure,
     interpreter,
     run_worker,
     versions,
@@ -72,8 +74,8 @@ class Options:
     """Of the samples, and of the methods. Reported: 0 to 9; tune on 100 and more."""
     workers: int = 2
     """Processes side by side, one thread each."""
-    timeout: float = 1800
-    """Seconds after which an estimate has failed."""
+    timeout: float = 600
+    """Seconds after which an estimate has failed; that law's other seeds are then not tried."""
     retry_failed: bool = False
     """Try again what failed before."""
     report: bool = False
@@ -301,10 +303,13 @@ class Runner:
         python = self.python[package.name]
         if isinstance(python, EnvironmentFailed):  # not cached: the next run may have a network
             for method in methods:
-                yield {**row, "method": method, "estimate": None, "failed": str(python)} | {
-                    "seconds": None
-                }
+                yield {**row, **failure(method, str(python))}
             return
+        slow = {m: self.too_slow(m, row) for m in methods}
+        for method, why in slow.items():
+            if why:
+                yield {**row, **failure(method, why)}
+        methods = [m for m, why in slow.items() if not why]
         answers = run_worker(
             package, python, methods, x, y, seed=row["seed"], timeout=self.options.timeout
         )
@@ -315,6 +320,16 @@ class Runner:
             yield done
             if self.stopped.is_set():
                 return
+
+    def too_slow(self, method: str, row: Row) -> str | None:
+        """Why a method need not be tried: it was given as much time on another seed's sample."""
+        wanted = {"method": method, "code": self.code[method], "law": row["law"], "n": row["n"]}
+        for other in list(self.cache.rows.values()):
+            if wanted.items() <= other.items() and other["seed"] != row["seed"]:
+                late = re.fullmatch(r"timeout: more than (.+) seconds", other.get("failed", ""))
+                if late and float(late[1]) >= self.options.timeout:
+                    return f"{late[0]} on seed {other['seed']}"
+        return None
 
 
 # --- Tables -----------------------------------------------------------------------------------

@@ -171,7 +171,12 @@ def run_worker(
                     if late.is_set()
                     else f"worker: exit status {process.returncode}: {_last_line(log.read_text())}"
                 )
-                yield {"method": pending.pop(0), "estimate": None, "failed": why, "seconds": None}
+                yield failure(pending.pop(0), why)
+
+
+def failure(method: str, why: str) -> dict[str, Any]:
+    """The answer of a method that gave none."""
+    return {"method": method, "estimate": None, "failed": why, "seconds": None}
 
 
 def _kill_after(

@@ -98,6 +98,11 @@ def test_failures_are_recorded_and_the_rest_runs(tmp_path, package, capsys):
     assert "– (1 failed)" in out
     assert "failed: bad-slow, 1 times (1v1-normal-0.75): timeout" in out
 
+    # Nobody waits for a second seed of what was too slow for the first.
+    content = go(tmp_path, [package], "--seeds", "8", "--timeout", "5", "--methods", "bad-slow")
+    why = "timeout: more than 5 seconds on seed 7"
+    assert [row["failed"] for row in content["rows"]] == [why]
+
 
 def test_a_run_goes_on_where_it_was(tmp_path, package, capsys):
     calls, cache = tmp_path / "calls.txt", tmp_path / "cache" / "known_mi.jsonl"
