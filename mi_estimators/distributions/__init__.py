@@ -25,7 +25,7 @@ distribution draws pairs, evaluates log r, which is the optimal critic, and stat
 
 `beyond_normal()` is the 40 tasks of Czyż et al. 2023, by name, made of these. Where the table says
 quadrature, I is right to 1e-8 nats; so it is for quasi-MC in one or two dimensions, and elsewhere
-that has fixed seeds and a standard error below 1e-4 nats, up to 1e-3 in many dimensions. Either is
+that has fixed seeds and a standard error below 2e-4 nats, up to 1e-3 in many dimensions. Either is
 computed when first asked for, once for an instance.
 
 Parameters and samples are float64 tensors on the CPU. `log_ratio` takes any floating dtype, and

@@ -16,7 +16,7 @@ class NoisyCircles(JointDistribution):
     Of several radii each is as likely as the next. X and Y are uncorrelated. The joint density has
     a closed form, Σ_j exp(-(s² + R_j²) / 2σ²) I₀(s R_j / σ²) at the distance s from 0, up to a
     constant. A margin is an average over the angle, by the trapezoid rule, which for a periodic
-    function is right to rounding; log r is right to 1e-12, within 40 σ of the circle. I is 2 h(X) -
+    function is right to rounding; log r is right to 1e-9, 20 σ past the circle too. I is 2 h(X) -
     h(X, Y) nats, both entropies 1-D integrals by Gauss-Legendre: to 1e-8.
 
     Args:

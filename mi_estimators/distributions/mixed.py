@@ -12,7 +12,7 @@ class IntegerPlusUniform(JointDistribution):
     """X uniform on the integers 0, ..., m-1, and Y uniform on [X, X + 2].
 
     I = log m - (m-1)/m log 2 nats (Gao et al. 2017, "Estimating Mutual Information for
-    Discrete-Continuous Mixtures", Section 4). Given y, X is one of two integers, or known at both
+    Discrete-Continuous Mixtures"). Given y, X is one of two integers, or known at both
     ends; log r is log m less the log of their number, and **-inf off the support**.
 
     Args:
@@ -57,11 +57,11 @@ class IntegerPlusUniform(JointDistribution):
 class ZeroInflatedPoisson(JointDistribution):
     """X exponential of mean 1, and Y a Poisson count of mean X, or 0 with probability p.
 
-    The task of Gao et al. 2017, Section 4. I is known in closed form up to a series that converges
+    The task of Gao et al. 2017. I is known in closed form up to a series that converges
     geometrically, and right to 1e-12 nats: with q(u) = p + (1-p) u the probability of a zero at
     e^-x = u, I = (1-p) (2 log 2 - γ - Σ_k 2^-k log k + 1/4 - 1/2 log 2) + ∫_0^1 q log(q / q(1/2)).
-    The shorter formula in the paper, (1-p) times its value for p = 0, is what Y tells together with
-    why it is 0, and so larger where p > 0 (0.256 nats instead of 0.230 at p = 0.15).
+    The formula usually quoted, (1-p) times the value for p = 0, is what Y tells together with why
+    it is 0, and so larger where p > 0 (0.256 nats instead of 0.230 at p = 0.15).
 
     Args:
         p: Probability that the count is set to 0, in [0, 1).

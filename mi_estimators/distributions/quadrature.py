@@ -35,11 +35,11 @@ def trapezoid(
 
 
 def quasi_monte_carlo(
-    f: Integrand, dim: int, *, tolerance: float = 1e-4, most: int = 2**15
+    f: Integrand, dim: int, *, tolerance: float = 2e-4, most: int = 2**14
 ) -> tuple[float, float]:
     """Return E[f(Z)] for Z standard normal in dim dimensions, and its standard error.
 
-    16 scrambled Sobol' sequences of fixed seeds (Owen 1997), whose means spread as the error does;
+    16 scrambled Sobol' sequences of fixed seeds (Matoušek 1998), whose means spread as the error does;
     their length is doubled until the standard error is below the tolerance, or to `most`.
     """
     scrambles = 16

@@ -37,8 +37,8 @@ class Xor(JointDistribution):
     def __init__(self, sigma: Real = 0.5, dim_x: int = 2) -> None:
         if not 0 < sigma < math.inf:
             raise ValueError(
-                f"sigma must be positive and finite, got {sigma!r}; at 0 the mutual information "
-                "is log 2, and no estimator needs a density."
+                f"sigma must be positive and finite, got {sigma!r}; at 0 Y is discrete "
+                "and I is log 2; DiscreteTable holds such laws."
             )
         if dim_x < 1:
             raise ValueError(f"dim_x must be at least 1, got {dim_x}; give the number of signs.")
