@@ -39,8 +39,8 @@ def quasi_monte_carlo(
 ) -> tuple[float, float]:
     """Return E[f(Z)] for Z standard normal in dim dimensions, and its standard error.
 
-    16 scrambled Sobol' sequences of fixed seeds (Matoušek 1998), whose means spread as the error does;
-    their length is doubled until the standard error is below the tolerance, or to `most`.
+    16 scrambled Sobol' sequences of fixed seeds (Matoušek 1998), whose means spread as the error
+    does; their length is doubled until the standard error is below the tolerance, or to `most`.
     """
     scrambles = 16
     for exponent in itertools.count(10):
