@@ -474,11 +474,13 @@ def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> No
     left.set_yticks(range(len(names)), names)
     left.set(xscale="log", xlim=(LOWEST, HIGHEST), ylim=(len(names) - 0.5, -0.5))
     left.set_xlabel(f"mean absolute error [nats]; at the right edge: {HIGHEST:g} or more")
-    right.set(xscale="log", yscale="log")
+    right.set(xscale="log", yscale="log", ylim=(LOWEST, HIGHEST))
     right.set(
         xlabel="seconds an estimate, one thread", ylabel="mean absolute error, all laws [nats]"
     )
-    right.margins(x=0.25, y=0.1)
+    right.margins(x=0.2)
+    for numbers in (left.xaxis, right.xaxis, right.yaxis):
+        numbers.set_major_formatter("{x:g}")
     for axis in (left, right):
         axis.grid(axis="both" if axis is right else "x", which="major", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

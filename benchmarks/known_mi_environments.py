@@ -47,7 +47,7 @@ def torch_pin() -> str:
 
 
 PACKAGES = (
-    Package("ours", HERE / "known_mi_ours.py", tuple(known_mi_ours.METHODS)),
+    Package("mi-estimators", HERE / "known_mi_ours.py", tuple(known_mi_ours.METHODS)),
     Package(
         "benchmark-mi",
         HERE / "known_mi_bmi.py",
