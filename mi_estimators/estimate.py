@@ -2,67 +2,88 @@
 
 The samples are cut into folds. For each, a critic trains on one part of the other folds, stops on a
 second part, and is read out on the fold, which saw neither: so every sample is scored exactly once,
-by a critic that it had no influence on.
+by a critic that it had no influence on. A baseline in closed form says what it can; the critic
+learns what that lacks, and counts only if it is seen to, on the samples it is read out on.
 """
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from mi_estimators.critics import Critic, Separable
+from mi_estimators.baselines import Baseline, Corrected, EllipticalRatio, Independence, TCopula
+from mi_estimators.canonical import Canonical, canonical_critic
+from mi_estimators.critics import Critic
 from mi_estimators.estimator import MIEstimator, evaluating
+from mi_estimators.ksg import KSG
 from mi_estimators.negatives import NegativeSampler
-from mi_estimators.objectives import Objective
-from mi_estimators.reductions import Statistics, statistics_of
+from mi_estimators.objectives import DV, JSD, Objective
+from mi_estimators.preprocess import Compress, Map, NormalScores, OneHot, Preprocessor, fit_all
+from mi_estimators.readout import (
+    Evaluation,
+    Readout,
+    block_size,
+    certified_bound,
+    divergence_terms,
+    free_constant,
+    read_out,
+)
 from mi_estimators.result import Checkpoint, MIEstimate
-from mi_estimators.scores import PairScores
+from mi_estimators.samples import Samples, as_samples, check_estimable
+from mi_estimators.training import Budget, train_critic
 
-BLOCK = 1024  # samples that are read out together, all against all
-LOOK_EVERY = 50  # steps between looks at the stopping part
-MIN_SAMPLES = 50
+SIGNIFICANT = 2.0  # standard errors from which on a difference counts
+FEW_DIMENSIONS = 3  # of x and y together, for nearest neighbours
 
 
 def estimate_mi(
     x: Any,
     y: Any,
     *,
-    objective: Objective | None = None,
+    objective: Objective | Sequence[Objective] | None = None,
     critic: Critic | None = None,
     negatives: NegativeSampler | None = None,
-    folds: int = 5,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    max_steps: int = 5000,
-    patience: int = 8,
+    preprocess: Sequence[Preprocessor] | None = (OneHot(), NormalScores(), Compress()),
+    baseline: Baseline | None = TCopula(),
+    neighbours: KSG | None = KSG(k=5),
+    budget: Budget = Budget(),
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool | None = None,
 ) -> MIEstimate:
     """Estimate the mutual information of paired samples, in nats.
 
+    1. `preprocess` makes columns easy (normal scores of ranks), which changes no information.
+    2. `baseline` gives a log-ratio T_0 and its information C in closed form.
+    3. A critic r trains on T = T_0 + r: by default first by JSD, whose low variance finds the
+       structure, then by DV, whose value is the number in question; stopped on samples of its own.
+    4. Held-out samples decide. r counts if T beats T_0 there by two standard errors. The value is
+       C + G, where G = R(T) - E_P[T_0], R being the last objective's estimate, if |G| exceeds two
+       standard errors, else C: so the value can also fall below the baseline. In up to three
+       dimensions nearest `neighbours` take the place of C + G.
+
+    Without baseline and neighbours the value is R(T): of `MIEstimate.kind`, mostly a lower bound.
+
     Args:
         x: Samples, shape `[N]` or `[N, d_x]`: NumPy array, tensor, pandas object or nested list.
         y: Their partners, shape `[N]` or `[N, d_y]`.
-        objective: What trains the critic and reads it out; `JSD()` by default: trained on the
-            Jensen-Shannon objective, read out as the lower bound 1 + E_P[T] - E_Q[e^T].
-        critic: An untrained critic, copied for each fold; by default `Separable.mlp`. It sees each
-            column as normal scores (ranks among the training rows, as quantiles of N(0, 1)), and
-            its scores are taken as log-ratios (`Objective.from_log_ratio`).
+        objective: What trains the critic, or several, one after the other; the last one reads out.
+            `(JSD(), DV())` by default.
+        critic: An untrained critic of preprocessed samples, copied for each fold; its scores are
+            taken as log-ratios (`Objective.from_log_ratio`). By default `canonical_critic`.
         negatives: For training; all other samples of the minibatch by default. The readout always
             pairs all with all, in blocks of up to 1,024.
-        folds: Number of critics; each is read out on 1/folds of the samples.
-        batch_size: Samples in a minibatch.
-        learning_rate: Of AdamW.
-        max_steps: Steps at most for each critic.
-        patience: Training stops after this many looks (50 steps apart) without a better one.
+        preprocess: Maps of x alone and y alone, one after the other, fitted on training rows.
+        baseline: `TCopula()`, `GaussianCopula()` or None.
+        neighbours: For few continuous dimensions; None: never.
+        budget: How much work: folds, steps, batch size.
         seed: Same seed, same machine: same number.
         device: Where to compute; by default where x is, if a tensor, else the CPU.
         progress: Whether to show a progress bar; by default in a terminal, for longer work.
@@ -73,93 +94,86 @@ def estimate_mi(
     Raises:
         TypeError: If x or y is not numeric, or a part is no instance of its class.
         ValueError: If x and y differ in length, hold NaN or infinities, have constant columns or
-            more than 2 axes, or have fewer than 50 samples; if folds is less than 2.
+            more than 2 axes, or have fewer than 50 samples, or than 10 a fold.
         FloatingPointError: If the readout overflows.
 
     Example:
         >>> rng = np.random.default_rng(0)
         >>> x = rng.normal(size=1000)
         >>> y = x + rng.normal(size=1000)  # I = log(2) / 2 = 0.347 nats
-        >>> result = estimate_mi(x, y, max_steps=100, progress=False)
-        >>> abs(result.value - 0.347) < 4 * result.standard_error + 0.05
+        >>> result = estimate_mi(x, y, budget=Budget(folds=2, steps=100))
+        >>> abs(result.value - 0.347) < 4 * result.standard_error
         True
     """
-    a, b = _as_pairs(x, y)
-    for name, number, least in (
-        ("batch_size", batch_size, 2),
-        ("max_steps", max_steps, 1),
-        ("patience", patience, 1),
-    ):
-        if number < least:
-            raise ValueError(f"{name}: expected at least {least}, received {number}")
-    if not 2 <= folds <= len(a) // 10:
+    samples = as_samples(x, y)
+    check_estimable(samples)
+    if not budget.folds <= len(samples) // 10:
         raise ValueError(
-            f"folds: expected 2 to {len(a) // 10} for {len(a)} samples, received {folds}; each "
-            f"fold needs 10 samples"
+            f"budget: expected 2 to {len(samples) // 10} folds for {len(samples)} samples, "
+            f"received {budget.folds}; each fold needs 10 samples"
         )
+    objectives = _as_objectives(objective)
     if device is None:
         device = x.device if isinstance(x, Tensor) else "cpu"
-    generator = torch.Generator().manual_seed(seed)
-    if critic is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            critic = Separable.mlp(a.shape[1], b.shape[1])
-    template = MIEstimator(critic, objective, negatives)
+    recipe = Recipe(
+        objectives,
+        critic,
+        negatives,
+        tuple(preprocess or ()),
+        baseline,
+        budget,
+        torch.device(device),
+    )
+    recipe.check()
 
-    parts = split_folds(len(a), folds, generator)
-    evaluations: list[Evaluation] = []
-    history: list[Checkpoint] = []
-    pointwise = torch.empty(len(a), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    folds: list[Fold] = []
     bar = tqdm(
-        total=folds * max_steps,
+        total=budget.folds * len(objectives) * budget.steps,
         disable=None if progress is None else not progress,  # None: unless in a terminal
         delay=0 if progress else 2,
     )
     try:
-        for fold, (train, stop, report) in enumerate(parts):
-            bar.set_description(f"critic {fold + 1} of {folds}")
-            pairs = [_normal_scores(samples, train).to(device) for samples in (a, b)]
-            estimator = copy.deepcopy(template).to(device)
-            looks: list[Checkpoint] = []
-            for look in train_critic(
-                estimator,
-                [p[train] for p in pairs],
-                [p[stop] for p in pairs],
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                max_steps=max_steps,
-                patience=patience,
-                generator=generator,
-            ):
-                bar.update(look.step - looks[-1].step if looks else 0)
-                looks.append(Checkpoint(fold, *look))
-                bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
-            history += looks
-            bar.total -= max_steps - looks[-1].step
-            evaluation, pointwise[report] = read_out(estimator, *[p[report] for p in pairs])
-            evaluations.append(evaluation)
+        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
+            torch.manual_seed(seed)
+            for parts in split_folds(len(samples), budget.folds, generator):
+                bar.set_description(f"critic {len(folds) + 1} of {budget.folds}")
+                folds.append(cross_fit(recipe, samples, parts, len(folds), generator, bar))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"estimate_mi was stopped in critic {len(evaluations) + 1} of {folds}: no estimate was "
-            f"made and its training is lost; x and y are untouched"
+            f"estimate_mi was stopped in critic {len(folds) + 1} of {budget.folds}: no estimate "
+            f"was made and its training is lost; x and y are untouched"
         ) from None
     finally:
         bar.close()
+    return combine(recipe, neighbours, samples, folds)
 
-    n = len(a)
-    pooled = Evaluation(
-        sum(e.value * len(e.influence) for e in evaluations) / n,
-        torch.cat([e.influence for e in evaluations]),
-    )
-    return MIEstimate(
-        value=pooled.value,
-        standard_error=pooled.standard_error,
-        kind=template.objective.kind,
-        ceiling=_ceiling(template.objective, -(-n // folds)),
-        pointwise=pointwise.numpy(),
-        history=tuple(history),
-        objective=repr(template.objective),
-    )
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `estimate_mi` was asked for; see there."""
+
+    objectives: tuple[Objective, ...]
+    critic: Critic | None
+    negatives: NegativeSampler | None
+    preprocess: tuple[Preprocessor, ...]
+    baseline: Baseline | None
+    budget: Budget
+    device: torch.device
+
+    def check(self) -> None:
+        """Raise a TypeError for a part that is none."""
+        for name, part, kind in (
+            *(("preprocess", part, Preprocessor) for part in self.preprocess),
+            ("baseline", self.baseline, Baseline | None),
+        ):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{name}: expected an instance of {getattr(kind, '__name__', kind)}, received "
+                    f"{part!r}"
+                )
+        for objective in self.objectives:
+            MIEstimator(self.critic or Independence(), objective, self.negatives)
 
 
 class Parts(NamedTuple):
@@ -168,6 +182,66 @@ class Parts(NamedTuple):
     train: Tensor
     stop: Tensor
     report: Tensor
+
+
+class Fold(NamedTuple):
+    """A critic and what was read out of it on samples that it never saw.
+
+    Attributes:
+        rows: Numbers of these samples.
+        readout: Of T = T_0 + r, or of the critic alone.
+        known: What the baseline alone says, if there is one.
+        certificate: Terms of T's Jensen-Shannon divergence; see `certified_bound`.
+        looks: The history of training.
+        scorer: T for new pairs.
+    """
+
+    rows: Tensor
+    readout: Readout
+    known: "Known | None"
+    certificate: Tensor
+    looks: list[Checkpoint]
+    scorer: "Scorer"
+
+
+class Known(NamedTuple):
+    """A baseline, on samples that it was not fitted on.
+
+    Attributes:
+        readout: Of T_0.
+        pointwise: T_0 of each sample, unclipped.
+    """
+
+    readout: Readout
+    pointwise: Tensor
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A trained critic and all that it needs to score new pairs."""
+
+    maps: tuple[Map, Map]
+    critic: Critic
+    constant: float
+
+    @torch.no_grad()
+    def __call__(self, samples: Samples) -> Float[Tensor, " M"]:
+        """Log-ratios, in nats."""
+        with evaluating(self.critic):
+            x, y = (f(s) for f, s in zip(self.maps, (samples.x, samples.y), strict=True))
+            return self.critic(x.float(), y.float()).double() - self.constant
+
+
+@dataclass(frozen=True)
+class MeanScorer:
+    """The mean log-ratio of several critics."""
+
+    scorers: tuple[Scorer, ...]
+
+    def __call__(self, x: Any, y: Any) -> np.ndarray:
+        """Log-ratios of pairs, shape `[M]`, in nats."""
+        samples = as_samples(x, y)
+        return torch.stack([scorer(samples) for scorer in self.scorers]).mean(0).numpy()
 
 
 def split_folds(n: int, folds: int, generator: torch.Generator) -> list[Parts]:
@@ -181,234 +255,147 @@ def split_folds(n: int, folds: int, generator: torch.Generator) -> list[Parts]:
     return parts
 
 
-class Look(NamedTuple):
-    """A look at the critic in training; see `Checkpoint`."""
-
-    step: int
-    train: float
-    stop: float
-
-
-def train_critic(
-    estimator: MIEstimator,
-    train: list[Tensor],
-    stop: list[Tensor],
-    *,
-    batch_size: int,
-    learning_rate: float,
-    max_steps: int,
-    patience: int,
+def cross_fit(
+    recipe: Recipe,
+    samples: Samples,
+    parts: Parts,
+    number: int,
     generator: torch.Generator,
-) -> Iterator[Look]:
-    """Train the estimator's critic in place; leaves the weights that did best on `stop`.
+    bar: tqdm,
+) -> Fold:
+    """Fit and train on `parts.train`, stop on `parts.stop`, read out on `parts.report`."""
+    fitted_on = samples[parts.train]
+    map_x, map_y = (fit_all(recipe.preprocess, side) for side in (fitted_on.x, fitted_on.y))
+    x, y = map_x(samples.x), map_y(samples.y)
+    fitted_on = Samples(x, y)[parts.train]  # in float64, for what is fitted and not trained
+    device = recipe.device
+    easy = Samples(x.float().to(device), y.float().to(device), samples.groups)
+    train, stop, report = (easy[rows] for rows in parts)
 
-    The candidates are moving averages of the weights, which generalise better than the weights
-    themselves, and independence: unless a critic beats T = 0 on `stop` by a standard error, T is 0
-    ever after. Diverged training ends it; what was best stays.
-    """
-    critic, objective = estimator.critic, estimator.objective
-    average: Any = AveragedModel(critic, multi_avg_fn=_moving_average)
-    optimiser = torch.optim.AdamW(
-        [*critic.parameters()] or [torch.zeros(())], lr=learning_rate, weight_decay=1e-2
+    critic = copy.deepcopy(recipe.critic)
+    if critic is None:
+        critic = canonical_critic(Canonical.reproducible(fitted_on.x, fitted_on.y))
+    fallback: Critic = Independence()
+    known: EllipticalRatio | None = None
+    if recipe.baseline is not None:
+        known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
+        critic, fallback = Corrected(known, critic), known
+    critic = critic.to(device)
+
+    looks: list[Checkpoint] = []
+    for template in recipe.objectives:
+        objective = copy.deepcopy(template).to(device)
+        estimator = MIEstimator(critic, objective, recipe.negatives)
+        step = 0
+        for look in train_critic(
+            estimator, train, stop, fallback=fallback, budget=recipe.budget, generator=generator
+        ):
+            bar.update(look.step - step)
+            bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
+            step = look.step
+            looks.append(Checkpoint(number, repr(template), *look))
+        bar.total -= recipe.budget.steps - step
+        critic = estimator.critic
+        if critic is fallback:  # no objective that follows has anything to build on
+            break
+        fallback = copy.deepcopy(critic)
+
+    constant = free_constant(critic, objective, stop)
+    of_baseline = None
+    if known is not None:
+        readout = read_out(known, objective, report, constant=free_constant(known, objective, stop))
+        with torch.no_grad():
+            of_baseline = Known(readout, known(report.x, report.y).double().cpu())
+    return Fold(
+        parts.report,
+        read_out(critic, objective, report, constant=constant),
+        of_baseline,
+        divergence_terms(critic, report, constant or 0.0),
+        looks,
+        Scorer((map_x, map_y), critic.cpu(), constant or 0.0),
     )
-    best: dict[str, Tensor] | None = None
-    best_stop, best_step = 0.0, 0
-    recent: list[Tensor] = []
-    yield Look(0, 0.0, 0.0)
-    for step, batch in enumerate(_minibatches(len(train[0]), batch_size, generator), start=1):
-        batch = batch.to(train[0].device)
-        scores = estimator.scores(*[part[batch] for part in train], generator=generator)
-        value = objective(scores.map(objective.from_log_ratio))
-        optimiser.zero_grad()
-        if value.requires_grad:  # a closed form has nothing to learn, and is looked at all the same
-            (-value).backward()
-        optimiser.step()
-        average.update_parameters(critic)
-        recent.append(value.detach())
-        if step % LOOK_EVERY == 0 or step == max_steps:
-            unseen = _evaluate(objective, _blocks(average.module, *stop))
-            look = Look(step, torch.stack(recent).mean().item(), unseen.value)
-            recent.clear()
-            if look.stop > max(best_stop, unseen.standard_error):
-                best_stop, best_step = look.stop, step
-                best = copy.deepcopy(average.module.state_dict())
-            yield look
-            patient = step - best_step < patience * LOOK_EVERY
-            if step == max_steps or not patient or not np.isfinite(look.train):
-                break
-    if best is None:
-        estimator.critic = _Independence()
-    else:
-        critic.load_state_dict(best)
 
 
-class Evaluation(NamedTuple):
-    """What an objective says of samples that the critic never saw.
-
-    Attributes:
-        value: Of the objective.
-        influence: How far each sample pulls it, shape [n].
-    """
-
-    value: float
-    influence: Tensor
-
-    @property
-    def standard_error(self) -> float:
-        """Of the value, over the samples."""
-        n = len(self.influence)
-        return (self.influence.square().sum() / (n * (n - 1))).sqrt().item()
-
-
-@torch.no_grad()
-def read_out(estimator: MIEstimator, x: Tensor, y: Tensor) -> tuple[Evaluation, Tensor]:
-    """The estimate of a critic of log-ratios, in nats, and the log-ratio of each sample.
-
-    Where the constant in T counts, T is clipped to [-ln n, ln n]. It then still is a critic, and a
-    lower bound a lower bound; more than ln n cannot be certified from n samples (McAllester &
-    Stratos 2020), and a single pair far out can no longer explode in e^T.
-    """
-    objective = estimator.objective
-    limit = math.log(len(x)) if objective.reduction.sees_constants else math.inf
-
-    pointwise = []
-
-    def blocks() -> Iterator[PairScores]:
-        for scores in _blocks(estimator.critic, x, y):
-            clipped = scores.map(lambda t: t.clamp(-limit, limit))
-            ratios = objective.log_ratio(clipped.map(objective.from_log_ratio))
-            pointwise.append(ratios.joint.cpu())
-            yield clipped
-
-    evaluation = _evaluate(objective.readout(), blocks())
-    return evaluation, torch.cat(pointwise)
-
-
-def _ceiling(objective: Objective, n: int) -> float:
-    """The most that can be certified from n samples, or that the objective can reach, in nats."""
-    return min(math.log(n), objective.ceiling(_block_size(n) - 1))
-
-
-@torch.no_grad()
-def _evaluate(objective: Objective, blocks: Iterable[PairScores]) -> Evaluation:
-    """An objective on blocks of log-ratios, pooled."""
-    tiles, columns = [], []
-    for scores in blocks:
-        terms = objective.apply_terms(scores.map(objective.from_log_ratio))
-        tile = statistics_of(terms, objective.reduction)
-        tiles.append(tile)
-        columns.append(objective.reduction.column_totals(tile, terms.product, scores.mask))
-    statistics = Statistics.cat(tiles)
-    influence = objective.reduction.influence(statistics, torch.cat(columns))
-    return Evaluation(objective.value(statistics).item(), influence.cpu())
-
-
-@torch.no_grad()
-def _blocks(critic: Critic, x: Tensor, y: Tensor) -> Iterator[PairScores]:
-    """Float64 scores of all pairs within blocks of nearly equal size."""
-    estimator = MIEstimator(critic)
-    with evaluating(critic):
-        for u, v in zip(*[part.tensor_split(_block_count(len(x))) for part in (x, y)], strict=True):
-            yield estimator.scores(u, v).map(Tensor.double)
-
-
-def _block_size(n: int) -> int:
-    """Samples in the largest block when n are cut into as few, nearly equal blocks as allowed."""
-    return -(-n // _block_count(n))
-
-
-def _block_count(n: int) -> int:
-    return -(-n // BLOCK)
-
-
-def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Int64[Tensor, " B"]]:
-    """Epoch after epoch of shuffled minibatches; a tail of less than half a batch is left out."""
-    while True:
-        for batch in torch.randperm(n, generator=generator).split(size):
-            if len(batch) >= max(2, min(n, size) / 2):
-                yield batch
-
-
-@torch.no_grad()
-def _moving_average(average: Any, new: Any, count: Tensor | int) -> None:
-    # Over the last ~100 steps, fewer at the start, so that the initial weights fade at once. The
-    # count is read on the device: a number on the host would wait for it.
-    weight = 1 - (torch.as_tensor(count) / (torch.as_tensor(count) + 10)).clamp(max=0.99)
-    for a, b in zip(average, new, strict=True):
-        a.lerp_(b, weight.to(a))
-
-
-class _Independence(Critic):
-    """T = 0: what is left when no critic beats it."""
-
-    def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
-        return torch.zeros_like(x[:, :1])
-
-    def encode_y(self, y: Tensor) -> Float[Tensor, "*b e"]:
-        return torch.zeros_like(y[:, :1])
-
-    def score(self, u: Float[Tensor, "*a e"], v: Float[Tensor, "*b e"]) -> Float[Tensor, "..."]:
-        return (u + v).squeeze(-1)
-
-
-def _normal_scores(
-    samples: Float[Tensor, "N d"], train: Int64[Tensor, " A"]
-) -> Float[Tensor, "N d"]:
-    """Each column's ranks among the training rows, as quantiles of the standard normal law.
-
-    MI does not change under increasing maps of the columns, but heavy tails, on which a critic
-    extrapolates, are gone. Ties share their middle rank.
-    """
-    reference, values = samples[train].T.contiguous().sort().values, samples.T.contiguous()
-    below = torch.searchsorted(reference, values)
-    at_most = torch.searchsorted(reference, values, right=True)
-    quantiles = ((below + at_most) / 2 + 0.5) / (len(train) + 1)
-    return torch.special.ndtri(quantiles.double()).T.float().contiguous()
-
-
-def _as_pairs(x: Any, y: Any) -> tuple[Float[Tensor, "N dx"], Float[Tensor, "N dy"]]:
-    a, b = _as_samples("x", x), _as_samples("y", y)
-    if len(a) != len(b):
-        raise ValueError(
-            f"y: expected as many samples as x, {len(a)}, received {len(b)}; row i of x and of y "
-            f"must be one pair"
+def combine(
+    recipe: Recipe,
+    neighbours: KSG | None,
+    samples: Samples,
+    folds: Sequence[Fold],
+) -> MIEstimate:
+    """One estimate from the folds, the baseline and the neighbours; see `estimate_mi`."""
+    order = torch.cat([fold.rows for fold in folds]).argsort()
+    held_out = pool([fold.readout for fold in folds], order)
+    value, error, origin = held_out.estimate.value, held_out.estimate.standard_error, "critic"
+    closed_form: float | None = None
+    x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
+    known = [fold.known for fold in folds if fold.known is not None]
+    if recipe.baseline is not None:
+        closed_form, in_sample = recipe.baseline.information(x, y)
+        of_baseline = pool([part.readout for part in known], order)
+        gain = held_out.estimate.less(of_baseline.estimate)
+        if not gain.value > SIGNIFICANT * gain.standard_error:
+            held_out = of_baseline
+        lacks = held_out.estimate.less(
+            mean_of(torch.cat([part.pointwise for part in known])[order])
         )
-    if len(a) < MIN_SAMPLES:
-        raise ValueError(
-            f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
-            f"{len(a)}; collect more pairs"
-        )
-    return a, b
+        if abs(lacks.value) > SIGNIFICANT * lacks.standard_error:
+            value, error = closed_form + lacks.value, held_out.estimate.standard_error
+            origin = "baseline and critic"
+        else:
+            value, error, origin = closed_form, mean_of(in_sample).standard_error, "baseline"
+    if neighbours is not None and origin != "baseline" and few_and_continuous(x, y):
+        nearest = mean_of(neighbours.pointwise(x, y))
+        if nearest.value > value - SIGNIFICANT * error:
+            value, error, origin = nearest.value, nearest.standard_error, "neighbours"
+    last = recipe.objectives[-1]
+    readouts = {name: part.value for name, part in held_out.others.items()}
+    return MIEstimate(
+        value=value,
+        standard_error=error,
+        kind=last.kind if origin == "critic" else "neither",
+        origin=origin,
+        ceiling=min(
+            math.log(-(-len(samples) // len(folds))),
+            last.ceiling(block_size(-(-len(samples) // len(folds))) - 1),
+        ),
+        certified=certified_bound([fold.certificate for fold in folds]),
+        pointwise=held_out.pointwise.numpy(),
+        baseline=closed_form,
+        effective_sample_size=held_out.effective_sample_size,
+        readouts=readouts | {"plug-in": held_out.pointwise.mean().item()},
+        history=tuple(look for fold in folds for look in fold.looks),
+        objective=", ".join(map(repr, recipe.objectives)),
+        scorer=MeanScorer(tuple(fold.scorer for fold in folds)),
+    )
 
 
-def _as_samples(name: str, data: Any) -> Float[Tensor, "N d"]:
-    if isinstance(data, Tensor):
-        data = data.detach().cpu()
-        data = data.double() if data.is_floating_point() else data  # NumPy has no bfloat16
-    array = np.asarray(data)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name}: expected real numbers, received dtype {array.dtype}; encode categories as "
-            f"numbers and drop other columns"
-        )
-    if array.ndim not in (1, 2):
-        raise ValueError(
-            f"{name}: expected shape [N] or [N, d], received {list(array.shape)}; flatten each "
-            f"sample to one row, as in {name}.reshape(len({name}), -1)"
-        )
-    if not array.size:
-        raise ValueError(f"{name}: expected samples, received shape {list(array.shape)}: none")
-    array = array.astype(np.float64).reshape(len(array), -1)
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"{name}: expected finite numbers, received NaN or infinity in {len(bad)} of "
-            f"{len(array)} rows, the first of them {bad[0]}; drop or impute these rows in x and y"
-        )
-    constant = np.flatnonzero(np.ptp(array, axis=0) == 0)
-    if len(constant):
-        raise ValueError(
-            f"{name}: expected columns that vary, received constant columns {list(constant)}; "
-            f"they carry no information: drop them"
-        )
-    return torch.from_numpy(array)
+def pool(readouts: Sequence[Readout], order: Tensor) -> Readout:
+    """One readout over parts of the samples, which are then put in order."""
+    return Readout(
+        Evaluation.pool(part.estimate for part in readouts).reordered(order),
+        {
+            name: Evaluation.pool(part.others[name] for part in readouts).reordered(order)
+            for name in readouts[0].others
+        },
+        torch.cat([part.pointwise for part in readouts])[order],
+        sum(part.effective_sample_size for part in readouts),
+    )
+
+
+def mean_of(terms: Float[Tensor, " N"]) -> Evaluation:
+    """The mean of independent terms."""
+    return Evaluation(terms.mean().item(), terms - terms.mean())
+
+
+def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> bool:
+    """Whether nearest neighbours can be trusted: few dimensions, no two samples alike."""
+    both = torch.cat([x, y], 1)
+    return both.shape[1] <= FEW_DIMENSIONS and len(both.unique(dim=0)) == len(both)
+
+
+def _as_objectives(objective: Objective | Sequence[Objective] | None) -> tuple[Objective, ...]:
+    if objective is None:
+        return JSD(), DV()
+    if isinstance(objective, Sequence) and objective and not isinstance(objective, str):
+        return tuple(objective)
+    return (objective,)  # type: ignore[return-value]  # MIEstimator refuses what is none

@@ -1,12 +1,22 @@
 """MIEstimate: one number in nats, with all that is needed to read it."""
 
+import json
 import math
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from mi_estimators.objectives import Kind
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Units = Literal["nats", "bits"]
+NATS = {"nats": 1.0, "bits": math.log(2)}  # in one unit
 
 
 class Checkpoint(NamedTuple):
@@ -14,12 +24,14 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         fold: Which of the cross-fitted critics.
-        step: Optimiser steps so far; 0 is independence, T = 0.
+        objective: What trained it at the time.
+        step: Optimiser steps so far; 0 is what it must beat: the baseline, or T = 0.
         train: Mean of the objective over the minibatches since the last look.
         stop: The objective on the stopping part, which training did not see.
     """
 
     fold: int
+    objective: str
     step: int
     train: float
     stop: float
@@ -30,38 +42,146 @@ class MIEstimate:
     """An estimate of mutual information; `print` it for one sentence.
 
     Attributes:
-        value: Mutual information in nats. Never clipped at 0.
-        standard_error: Of `value`, in nats, over the samples that it is reported on. It does not
-            hold what the critic failed to learn.
+        value: Mutual information, in `units`. Never clipped at 0.
+        standard_error: Of `value`, over the samples. It does not hold what the critic failed to
+            learn.
         kind: "lower bound", "upper bound" or "neither", in expectation.
-        ceiling: Where the value stops meaning what it says, in nats: the most that the objective
-            can reach (InfoNCE), or ln n, the most that any method can certify from the n samples of
-            a fold (McAllester & Stratos 2020).
+        origin: What produced the value: the "critic" alone, the "baseline" alone, "baseline and
+            critic", or "neighbours".
+        ceiling: Where the value stops meaning what it says: the most that the objective can reach
+            (InfoNCE), or ln n, the most that any method can certify from the n samples of a fold
+            (McAllester & Stratos 2020).
+        certified: With 95 % confidence, at any sample size, I is at least this much: Ξ of a lower
+            limit of the held-out Jensen-Shannon divergence (see `readout.certified_bound`). Far
+            below `value`, and the only figure here that no critic can spoil.
         pointwise: log p(x, y) / p(x)p(y) of every sample by a critic that never saw it, shape [N],
-            in nats and in the order of the input. Its mean is the plug-in estimate E_P[log r],
-            which is no bound and in general not `value`.
+            in the order of the input. Its mean is the plug-in estimate E_P[log r], which is no
+            bound and in general not `value`.
+        baseline: The closed form's part of the value, None without one.
+        effective_sample_size: Of the weights e^T over the independent pairs: how many carry the
+            normaliser of the critic. Below about 100 it is not to be trusted, nor its standard
+            error.
+        readouts: What the same critics say by other readouts: the JSD readout, DV, InfoNCE (lower
+            bounds) and the plug-in E_P[log r]. If they differ by much, trust none.
         history: Every look at every critic in training.
-        objective: The objective, as it prints.
+        objective: The objectives, as they print.
+        warnings: What was noticed, and what to do about it.
+        units: "nats" or "bits", of all of the above but `history`.
     """
 
     value: float
     standard_error: float
     kind: Kind
+    origin: str
     ceiling: float
+    certified: float
     pointwise: np.ndarray = field(repr=False)
+    baseline: float | None
+    effective_sample_size: float
+    readouts: dict[str, float]
     history: tuple[Checkpoint, ...] = field(repr=False)
     objective: str
+    warnings: tuple[str, ...] = ()
+    units: Units = "nats"
+    scorer: Callable[..., np.ndarray] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and math.isfinite(self.standard_error)):
+            raise FloatingPointError(
+                f"value: expected a finite estimate, received {self.value} ± {self.standard_error} "
+                f"from {self.objective}: its exponential overflowed; try InfoNCE() or SMILE(), "
+                f"or more samples"
+            )
+
+    @property
+    def gain(self) -> float | None:
+        """What the value adds to the baseline, maybe negative; None without one."""
+        return None if self.baseline is None else self.value - self.baseline
 
     @property
     def saturated(self) -> bool:
         """Whether the value is within 10 % of its ceiling, or above it."""
         return self.value > 0.9 * self.ceiling
 
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """A confidence interval for the value, by its standard error (normal approximation).
+
+        It covers the mutual information as often as it says where the critic, or the baseline, is
+        adequate; what they miss it does not know of.
+
+        Raises:
+            ValueError: If `level` is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level: expected a number between 0 and 1, received {level}")
+        half = float(ndtri((1 + level) / 2)) * self.standard_error
+        return self.value - half, self.value + half
+
+    def to(self, units: Units) -> "MIEstimate":
+        """The same estimate in "nats" or "bits".
+
+        Raises:
+            ValueError: If `units` is neither.
+        """
+        if units not in NATS:
+            raise ValueError(f"units: expected 'nats' or 'bits', received {units!r}")
+        factor = NATS[self.units] / NATS[units]
+        return replace(
+            self,
+            value=self.value * factor,
+            standard_error=self.standard_error * factor,
+            ceiling=self.ceiling * factor,
+            certified=self.certified * factor,
+            pointwise=self.pointwise * factor,
+            baseline=None if self.baseline is None else self.baseline * factor,
+            readouts={name: value * factor for name, value in self.readouts.items()},
+            units=units,
+        )
+
+    def score(self, x: Any, y: Any) -> np.ndarray:
+        """Log-ratios of new pairs by the mean of the critics, shape [M], in `units`.
+
+        Raises:
+            ValueError: If the estimate was loaded from a file, which holds no critics.
+        """
+        if self.scorer is None:
+            raise ValueError(
+                "score: expected an estimate with its critics, received one from a file; estimate "
+                "again with the same seed"
+            )
+        return self.scorer(x, y) / NATS[self.units]
+
+    def save(self, path: str | Path) -> None:
+        """Write all but the critics as JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "scorer"}
+        values |= {"pointwise": self.pointwise.tolist()}
+        Path(path).write_text(json.dumps(values, indent=1))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MIEstimate":
+        """Read what `save` wrote."""
+        values = json.loads(Path(path).read_text())
+        return cls(
+            **values
+            | {
+                "pointwise": np.array(values["pointwise"]),
+                "history": tuple(Checkpoint(*look) for look in values["history"]),
+                "warnings": tuple(values["warnings"]),
+            }
+        )
+
     def __str__(self) -> str:
-        sentence = f"I(X; Y) = {self.value:.3f} ± {self.standard_error:.3f} nats"
+        sentence = f"I(X; Y) = {self.value:.3f} ± {self.standard_error:.3f} {self.units} ("
         kind = self.kind if self.kind != "neither" else "no bound"
-        sentence += f" ({kind} by {self.objective}, standard error over {len(self.pointwise):,}"
-        sentence += " held-out samples)"
+        closed = "" if self.baseline is None else f"{self.baseline:.3f} in closed form"
+        gain = f"{self.gain or 0:+.3f} by a critic of {self.objective} on held-out samples"
+        sentence += {
+            "critic": f"{kind} by {self.objective}, on held-out samples",
+            "baseline": f"{kind}: {closed}, to which a critic had nothing to add",
+            "baseline and critic": f"{kind}: {closed}, {gain}",
+            "neighbours": f"{kind}, by nearest neighbours",
+        }[self.origin]
+        sentence += f"; standard error over {len(self.pointwise):,} samples)"
         if self.saturated:
             sentence += (
                 f", at its ceiling of {self.ceiling:.2f}, the most that so many samples can show: "
@@ -73,10 +193,49 @@ class MIEstimate:
             sentence += ": negative, so no dependence was found"
         return sentence + "."
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and math.isfinite(self.standard_error)):
-            raise FloatingPointError(
-                f"value: expected a finite estimate, received {self.value} ± {self.standard_error} "
-                f"from {self.objective}: its exponential overflowed; try InfoNCE() or SMILE(), "
-                f"or more samples"
+    def plot(self) -> "Figure":
+        """Training, pointwise log-ratios, and the bracket of readouts, as a matplotlib figure.
+
+        Raises:
+            ModuleNotFoundError: Without matplotlib.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "plot: expected matplotlib, which is not installed; pip install matplotlib"
+            ) from error
+        figure = Figure(figsize=(13, 3.6), layout="constrained")
+        training, histogram, bracket = figure.subplots(1, 3)
+        self._plot_training(training)
+        histogram.hist(self.pointwise, bins=80, color="#0072B2")
+        histogram.axvline(self.value, color="black", label="value")
+        histogram.set(xlabel=f"pointwise log-ratio ({self.units})", ylabel="samples")
+        histogram.legend()
+        names = ["value", "certified", *self.readouts]
+        numbers = [self.value, self.certified, *self.readouts.values()]
+        bracket.plot(numbers, range(len(names)), "o", color="#0072B2")
+        low, high = self.interval()
+        bracket.plot([low, high], [0, 0], color="#0072B2", label="95 % interval")
+        bracket.axvline(self.ceiling, color="grey", linestyle=":", label="ceiling")
+        bracket.set_yticks(range(len(names)), names)
+        bracket.invert_yaxis()
+        bracket.set(xlabel=self.units)
+        bracket.legend()
+        figure.suptitle(str(self), fontsize=9)
+        return figure
+
+    def _plot_training(self, axes: Any) -> None:
+        colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+        objectives = list(dict.fromkeys(look.objective for look in self.history))
+        for fold, objective in dict.fromkeys((look.fold, look.objective) for look in self.history):
+            looks = [look for look in self.history if look[:2] == (fold, objective)]
+            axes.plot(
+                [look.step for look in looks],
+                [look.stop for look in looks],
+                color=colours[objectives.index(objective) % len(colours)],
+                label=objective if fold == 0 else None,
+                alpha=0.7,
             )
+        axes.set(xlabel="step", ylabel="objective on the stopping part (nats)")
+        axes.legend()

@@ -1,0 +1,100 @@
+"""Samples: pairs of rows, and the checks that arrays pass to become some."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+MIN_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pairs (x_i, y_i), row by row.
+
+    Attributes:
+        x: Shape `[N, dx]`.
+        y: Shape `[N, dy]`.
+        groups: A label for each; samples of one group are not independent of each other. None:
+            each is its own group.
+    """
+
+    x: Float[Tensor, "N dx"]
+    y: Float[Tensor, "N dy"]
+    groups: Int64[Tensor, " N"] | None = None
+
+    def __len__(self) -> int:
+        """How many pairs."""
+        return len(self.x)
+
+    def __getitem__(self, rows: Tensor) -> "Samples":
+        """Some of the pairs, by their numbers."""
+        rows = rows.to(self.x.device)
+        groups = None if self.groups is None else self.groups[rows]
+        return Samples(self.x[rows], self.y[rows], groups)
+
+
+def as_samples(x: Any, y: Any) -> Samples:
+    """Pairs from two arrays, as float64 matrices.
+
+    Raises:
+        TypeError: If x or y does not hold real numbers.
+        ValueError: If x and y differ in length, hold NaN or infinities, or have more than 2 axes.
+    """
+    a, b = _as_matrix("x", x), _as_matrix("y", y)
+    if len(a) != len(b):
+        raise ValueError(
+            f"y: expected as many samples as x, {len(a)}, received {len(b)}; row i of x and of y "
+            f"must be one pair"
+        )
+    return Samples(a, b)
+
+
+def check_estimable(samples: Samples) -> None:
+    """Refuse what nothing can be learnt from.
+
+    Raises:
+        ValueError: With fewer than 50 samples, or constant columns.
+    """
+    if len(samples) < MIN_SAMPLES:
+        raise ValueError(
+            f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
+            f"{len(samples)}; collect more pairs"
+        )
+    for name, side in (("x", samples.x), ("y", samples.y)):
+        constant = (side == side[:1]).all(0).nonzero().flatten().tolist()
+        if constant:
+            raise ValueError(
+                f"{name}: expected columns that vary, received constant columns {constant}; they "
+                f"carry no information: drop them"
+            )
+
+
+def _as_matrix(name: str, data: Any) -> Float[Tensor, "N d"]:
+    if isinstance(data, Tensor):
+        data = data.detach().cpu()
+        data = data.double() if data.is_floating_point() else data  # NumPy has no bfloat16
+    array = np.asarray(data)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name}: expected real numbers, received dtype {array.dtype}; encode categories as "
+            f"numbers and drop other columns"
+        )
+    if array.ndim not in (1, 2):
+        raise ValueError(
+            f"{name}: expected shape [N] or [N, d], received {list(array.shape)}; flatten each "
+            f"sample to one row, as in {name}.reshape(len({name}), -1)"
+        )
+    if not array.size:
+        raise ValueError(f"{name}: expected samples, received shape {list(array.shape)}: none")
+    array = array.astype(np.float64).reshape(len(array), -1)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name}: expected finite numbers, received NaN or infinity in {len(bad)} of "
+            f"{len(array)} rows, the first of them {bad[0]}; drop or impute these rows in x and y"
+        )
+    return torch.from_numpy(array)

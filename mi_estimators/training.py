@@ -1,0 +1,140 @@
+"""Training a critic on samples: minibatches, moving averages of the weights, when to stop."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel
+
+from mi_estimators.critics import Critic
+from mi_estimators.estimator import MIEstimator
+from mi_estimators.readout import evaluate, score_blocks
+from mi_estimators.samples import Samples
+
+LOOK_EVERY = 50  # steps between looks at the stopping part
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work goes into an estimate.
+
+    Attributes:
+        folds: Number of critics; each is read out on 1/folds of the samples.
+        steps: Optimiser steps at most, for each critic and objective.
+        batch_size: Samples in a minibatch.
+        learning_rate: Of AdamW, at the peak of a one-cycle schedule.
+        patience: Training stops after this many looks (50 steps apart) without a better one.
+
+    Raises:
+        ValueError: If a number is too small to train with.
+
+    Example:
+        >>> Budget(folds=2, steps=100).batch_size
+        256
+    """
+
+    folds: int = 5
+    steps: int = 600
+    batch_size: int = 256
+    learning_rate: float = 3e-3
+    patience: int = 6
+
+    def __post_init__(self) -> None:
+        for name, least in (("folds", 2), ("steps", 1), ("batch_size", 2), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: expected at least {least}, received {getattr(self, name)}"
+                )
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                f"learning_rate: expected a positive number, received {self.learning_rate}; try "
+                f"3e-3"
+            )
+
+
+class Look(NamedTuple):
+    """A look at the critic in training; see `Checkpoint`."""
+
+    step: int
+    train: float
+    stop: float
+
+
+def train_critic(
+    estimator: MIEstimator,
+    train: Samples,
+    stop: Samples,
+    *,
+    fallback: Critic,
+    budget: Budget,
+    generator: torch.Generator,
+) -> Iterator[Look]:
+    """Train the estimator's critic in place; it ends as the one that did best on `stop`.
+
+    The candidates are moving averages of the weights, which generalise better than the weights
+    themselves, and the fallback: unless a critic beats that on `stop` by a standard error (of their
+    difference), it takes the critic's place. Diverged training ends it; what was best stays.
+    """
+    critic, objective = estimator.critic, estimator.objective
+    average: Any = AveragedModel(critic, multi_avg_fn=_moving_average)
+    optimiser = torch.optim.AdamW(
+        [*critic.parameters()] or [torch.zeros(())], lr=budget.learning_rate, weight_decay=1e-2
+    )
+    schedule = OneCycleLR(
+        optimiser, budget.learning_rate, budget.steps + 1, pct_start=0.1, cycle_momentum=False
+    )
+    known = evaluate(objective, score_blocks(fallback, stop))
+    best: dict[str, Tensor] | None = None
+    best_gain, best_step = 0.0, 0
+    recent: list[Tensor] = []
+    yield Look(0, known.value, known.value)
+    for step, rows in enumerate(_minibatches(len(train), budget.batch_size, generator), start=1):
+        batch = train[rows]
+        scores = estimator.scores(batch.x, batch.y, groups=batch.groups, generator=generator)
+        value = objective(scores.map(objective.from_log_ratio))
+        optimiser.zero_grad()
+        if value.requires_grad:  # a closed form has nothing to learn, and is looked at all the same
+            (-value).backward()
+        optimiser.step()
+        schedule.step()
+        average.update_parameters(critic)
+        recent.append(value.detach())
+        if step % LOOK_EVERY == 0 or step == budget.steps:
+            unseen = evaluate(objective, score_blocks(average.module, stop))
+            look = Look(step, torch.stack(recent).mean().item(), unseen.value)
+            recent.clear()
+            gain = unseen.less(known)
+            if gain.value > max(best_gain, gain.standard_error):
+                best_gain, best_step = gain.value, step
+                best = copy.deepcopy(average.module.state_dict())
+            yield look
+            patient = step - best_step < budget.patience * LOOK_EVERY
+            if step == budget.steps or not patient or not np.isfinite(look.train):
+                break
+    if best is None:
+        estimator.critic = fallback
+    else:
+        critic.load_state_dict(best)
+
+
+def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Int64[Tensor, " B"]]:
+    """Epoch after epoch of shuffled minibatches; a tail of less than half a batch is left out."""
+    while True:
+        for batch in torch.randperm(n, generator=generator).split(size):
+            if len(batch) >= max(2, min(n, size) / 2):
+                yield batch
+
+
+@torch.no_grad()
+def _moving_average(average: Any, new: Any, count: Tensor | int) -> None:
+    # Over the last ~100 steps, fewer at the start, so that the initial weights fade at once. The
+    # count is read on the device: a number on the host would wait for it.
+    weight = 1 - (torch.as_tensor(count) / (torch.as_tensor(count) + 10)).clamp(max=0.99)
+    for a, b in zip(average, new, strict=True):
+        a.lerp_(b, weight.to(a))
