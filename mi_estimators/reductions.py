@@ -342,12 +342,12 @@ class Anchored(Rows):
     that both scenes share, and the last negative, which only the independent scene has.
 
     Args:
-        nu: Weight of the anchor, positive.
+        nu: Weight of the anchor, positive; None for K, that of all candidates together.
     """
 
     sees_constants = True
 
-    def __init__(self, nu: float | int) -> None:
+    def __init__(self, nu: float | int | None) -> None:
         self.nu = nu
 
     def total(
@@ -383,11 +383,12 @@ class Anchored(Rows):
         Here s is the sum of e^b_ij over the K - 1 negatives that the scenes share.
         """
         shared, last = statistics.product.unbind(-1)
-        shared = torch.logaddexp(torch.full_like(shared, _log(self.nu)), shared)
-        fair = (statistics.pairs + self.nu).log()
+        pairs = statistics.pairs.clamp(min=1)
+        nu = pairs if self.nu is None else torch.full_like(pairs, self.nu)
+        shared, fair = torch.logaddexp(nu.log(), shared), (pairs + nu).log()
         real = statistics.joint - torch.logaddexp(shared, statistics.joint) + fair
         independent = torch.logaddexp(shared, last) - fair
-        terms = real - self.nu / statistics.pairs.clamp(min=1) * independent
+        terms = real - nu / pairs * independent
         return terms.masked_fill(statistics.pairs == 0, 0.0)
 
     def offset(self, scores: PairScores) -> Float[Tensor, ""]:

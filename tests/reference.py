@@ -109,15 +109,17 @@ def alpha_infonce(rows, alpha):
 def infonce_anchor(rows, nu):
     """Mean log posteriors of the classes of two scenes of K candidates, Ryu et al. 2025.
 
-    One of K candidates (prior 1 each) is the positive, or none (prior nu); divided by the prior
-    K / (K + nu) of the former, and 0 at T = 0. The positive takes the last negative's place.
+    One of K candidates (prior 1 each) is the positive, or none (prior nu, or K); divided by the
+    prior K / (K + nu) of the former, and 0 at T = 0. The positive takes the last negative's place.
     """
+    weight = nu
     terms = []
     for joint, product in rows:
         k = len(product)
         if not k:
             terms.append(0.0)
             continue
+        nu = k if weight is None else weight
         real, independent = [*product[:-1], joint], product
         is_joint = math.exp(joint) / (nu + math.fsum(map(math.exp, real)))
         is_anchor = nu / (nu + math.fsum(map(math.exp, independent)))

@@ -117,7 +117,7 @@ class InfoNCEAnchor(Objective):
     (K + nu) / K times the mutual information between the class and the scene, and 0 at T = 0. The
     log score being proper, and the posterior odds of a candidate against the anchor being r / nu,
     the optimum is T = log r for every K: no c(x) is left free, as InfoNCE leaves it. With one
-    negative and nu = 1 it is `JSD`; as nu goes to 0, InfoNCE over K candidates.
+    negative it is `JSD` (nu = 1); as nu goes to 0, InfoNCE over K candidates.
 
     Both scenes have K candidates, K being the number of negatives of the row: in the real one, the
     positive takes the place of the last. With scenes of K + 1 and K candidates, the optimum would
@@ -127,8 +127,10 @@ class InfoNCEAnchor(Objective):
     paper's plug-in E_P[T] is `log_ratio(scores).joint.mean()`, no bound. There is no ceiling.
 
     Args:
-        nu: Weight of the anchor against 1 for each candidate. The pull that fixes the constant of a
-            row has the weight nu / K: with many negatives, a larger nu fixes it sooner.
+        nu: Weight of the anchor against 1 for each candidate; by default K, so that half of the
+            scenes are without partner. The pull that fixes the constant of a row has the weight
+            nu / K. At nu = 1, the paper's, and many negatives it is too light for few steps of
+            training, and the constants, which the readouts exponentiate, stay wrong.
 
     Raises:
         ValueError: If `nu` is not positive and finite.
@@ -137,16 +139,19 @@ class InfoNCEAnchor(Objective):
         >>> import torch
         >>> from mi_estimators import JSD, PairScores
         >>> scores = PairScores(torch.tensor([2.0, 3.0]), torch.tensor([[0.0], [1.0]]))
-        >>> torch.allclose(InfoNCEAnchor(nu=1.0)(scores), JSD()(scores))
+        >>> torch.allclose(InfoNCEAnchor()(scores), JSD()(scores))
         True
     """
 
     source = "Ryu et al. 2025, Contrastive Predictive Coding Done Right (arXiv 2510.25983)"
 
-    def __init__(self, nu: float | int = 1.0) -> None:
+    def __init__(self, nu: float | int | None = None) -> None:
         super().__init__()
-        if not 0 < nu < math.inf:
-            raise ValueError(f"nu: expected a positive, finite weight, received {nu}; try 1.0")
+        if nu is not None and not 0 < nu < math.inf:
+            raise ValueError(
+                f"nu: expected a positive, finite weight, received {nu}; leave it out for a weight "
+                f"of 1 a negative"
+            )
         self.nu = nu
         self.reduction = Anchored(nu)
 

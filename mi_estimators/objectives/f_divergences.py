@@ -16,8 +16,6 @@ Only KL is mutual information. The others learn a density ratio, each with its o
 read out in nats as a lower bound by NWJ at T = 1 + log r: `estimate` is 1 + E_P[log r] - E_Q[r].
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +29,8 @@ class ReverseKL(Objective):
     1 - E_P[e^-T] - E_Q[T], tight at T = log r, a lower bound on E_Q[-log r]: infinite where some
     pairs never occur together. `estimate` is MI in nats, a lower bound in expectation. For
     correlated Gaussians the value is d rho^2 / (1 - rho^2) - I. Where e^-T overflows, on real pairs
-    that the critic holds for impossible, the value is -inf.
+    that the critic holds for impossible, the value is -inf. Not for learning MI: it stresses small
+    ratios and hardly sees large ones, on which the readout hangs, often far below 0.
 
     Example:
         >>> import torch
@@ -98,7 +97,7 @@ class PearsonChi2(Objective):
 
     E_P[T] - E_Q[T^2/4 + T], tight at T = 2 (r - 1): least squares for the ratio itself. `estimate`
     is MI in nats, a lower bound in expectation. For correlated Gaussians the value is e^(2I) - 1,
-    and its variance makes it useless from about 2 nats on.
+    and its variance makes it useless from about 2 nats on; learned critics read low before.
 
     No ratio belongs to a score of -2 or less, which says r <= 0. Such a score, and any that says
     r < `floor`, reads as r = `floor`: the readout is a lower bound for every critic, this one
@@ -134,7 +133,7 @@ class PearsonChi2(Objective):
 
     def to_log_ratio(self, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """log(1 + T/2), at least log(floor)."""
-        return torch.log1p((t / 2).clamp(min=self.floor - 1)).clamp(min=math.log(self.floor))
+        return torch.log1p((t / 2).clamp(min=self.floor - 1))
 
     def generator(self, log_ratio: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """(r - 1)^2."""
