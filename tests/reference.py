@@ -221,6 +221,28 @@ def jackknife(value, joint, product):
     return [(n - 1) * (mean(deleted) - one) for one in deleted]
 
 
+def ksg(xs, ys, k):
+    """Terms of Kraskov et al. 2004 Eq. 8, one a sample, from rows of floats and all distances."""
+
+    def distance(a, b):
+        return max(abs(s - t) for s, t in zip(a, b, strict=True))
+
+    n, terms = len(xs), []
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        in_x = {j: distance(xs[i], xs[j]) for j in others}
+        in_y = {j: distance(ys[i], ys[j]) for j in others}
+        radius = sorted(max(in_x[j], in_y[j]) for j in others)[k - 1]
+        n_x, n_y = (sum(d < radius for d in side.values()) for side in (in_x, in_y))
+        terms.append(digamma(k) + digamma(n) - digamma(n_x + 1) - digamma(n_y + 1))
+    return terms
+
+
+def digamma(n):
+    """Of a whole number: minus Euler's constant and a harmonic sum."""
+    return math.fsum(1 / i for i in range(1, n)) - 0.5772156649015329
+
+
 def shapes(locations=(None, 1, 3, 7)):
     """Shapes of scores of `(N,)` or `(N, L)` rows with K negatives; plain values, as a dict.
 
