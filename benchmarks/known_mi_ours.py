@@ -17,10 +17,16 @@ def estimate(x: np.ndarray, y: np.ndarray, seed: int, **keywords: Any) -> mi.MIE
 # A variant is a line here: it is then a method of `known_mi.py` by this name.
 METHODS: dict[str, Method] = {
     "ours": estimate,
+    "ours-gaussian-copula": partial(estimate, baseline=mi.GaussianCopula()),
+    "ours-jsd-only": partial(estimate, objective=mi.JSD()),
+    "ours-dv-only": partial(estimate, objective=mi.DV()),
+    "ours-plain-jsd": partial(estimate, objective=mi.JSD(), baseline=None, neighbours=None),
+    "ours-plain": partial(estimate, baseline=None, neighbours=None),
+    "ours-quick": partial(estimate, budget=mi.Budget(folds=2, steps=200, patience=2)),
 }
 # Only for tests: runs in a second, means nothing.
 SMOKE: dict[str, Method] = {
-    "smoke": partial(estimate, folds=2, max_steps=10),
+    "smoke": partial(estimate, budget=mi.Budget(folds=2, steps=10)),
 }
 
 if __name__ == "__main__":

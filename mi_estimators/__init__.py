@@ -5,6 +5,7 @@
 Two arrays and one number: `estimate_mi(x, y)`. A term in a training loop: `MIEstimator(critic)`.
 """
 
+from mi_estimators.baselines import GaussianCopula, TCopula
 from mi_estimators.critics import (
     TUBA,
     Bilinear,
@@ -16,6 +17,7 @@ from mi_estimators.critics import (
 )
 from mi_estimators.estimate import estimate_mi
 from mi_estimators.estimator import MIEstimator
+from mi_estimators.ksg import KSG
 from mi_estimators.negatives import AllLocations, InBatch, Negatives, NegativeSampler, Shuffled
 from mi_estimators.objectives import (
     CLUB,
@@ -34,8 +36,10 @@ from mi_estimators.objectives import (
     ReverseKL,
     SquaredHellinger,
 )
+from mi_estimators.preprocess import Compress, NormalScores, OneHot
 from mi_estimators.result import MIEstimate
 from mi_estimators.scores import PairScores
+from mi_estimators.training import Budget
 
 __version__ = "0.1.0"
 
@@ -43,6 +47,7 @@ __all__ = [
     "CLUB",
     "DV",
     "JSD",
+    "KSG",
     "MINE",
     "NWJ",
     "SMILE",
@@ -50,9 +55,12 @@ __all__ = [
     "AllLocations",
     "AlphaInfoNCE",
     "Bilinear",
+    "Budget",
+    "Compress",
     "Concat",
     "ConditionalGaussian",
     "Critic",
+    "GaussianCopula",
     "InBatch",
     "InfoNCE",
     "InfoNCEAnchor",
@@ -62,13 +70,16 @@ __all__ = [
     "MIEstimator",
     "NegativeSampler",
     "Negatives",
+    "NormalScores",
     "Objective",
+    "OneHot",
     "PairScores",
     "PearsonChi2",
     "ReverseKL",
     "Separable",
     "Shuffled",
     "SquaredHellinger",
+    "TCopula",
     "estimate_mi",
     "mlp",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import gammaln, ndtr, stdtrit
+from scipy.special import gammainccinv, gammaln, ndtr, stdtrit
 from torch import Tensor, nn
 
 from mi_estimators.canonical import Canonical, information_bias
@@ -191,6 +191,24 @@ class EllipticalRatio(Critic):
         half = (self.df + dim) / 2
         return gammaln(half) - gammaln(self.df / 2) - half * torch.log1p(square / self.df)
 
+    def sample(
+        self, n: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "n e"], Float[Tensor, "n e"]]:
+        """Encodings of n pairs of the law whose log-ratio this is."""
+        rho = self.correlations.cpu()
+        u, v = (
+            torch.randn(n, map_.shape[1], generator=generator, dtype=torch.float64)
+            for map_ in (self.map_x, self.map_y)
+        )
+        k = len(rho)
+        v[:, :k] = rho * u[:, :k] + (1 - rho.square()).sqrt() * v[:, :k]
+        if self.df < math.inf:
+            upper_tail = torch.rand(n, 1, generator=generator, dtype=torch.float64).numpy()
+            chi_square = 2 * torch.from_numpy(gammainccinv(self.df / 2, upper_tail))
+            u, v = ((self.df / chi_square).sqrt() * w for w in (u, v))
+        pairs = [torch.cat([w[:, :k], w.square().sum(1, keepdim=True)], 1) for w in (u, v)]
+        return pairs[0], pairs[1]
+
     def extra_repr(self) -> str:
         """The degrees of freedom."""
         return f"df={self.df:g}"
@@ -221,9 +239,11 @@ def _t_scatter(u: Float[Tensor, "N dx"], v: Float[Tensor, "N dy"], df: float) ->
     """Canonical analysis of the scatter matrix of a t law, by expectation-maximisation."""
     both = torch.cat([u, v], 1)
     squares = both.square().sum(1)  # the margins are standard t: the identity is a good start
+    # A column may not vary in these rows: a label that is not among them.
+    ridge = 1e-9 * torch.eye(both.shape[1], dtype=torch.float64)
     for _ in range(10):
         weights = (df + both.shape[1]) / (df + squares)
-        scatter = (both * weights[:, None]).mT @ both / len(both)
+        scatter = (both * weights[:, None]).mT @ both / len(both) + ridge
         squares = (both * torch.linalg.solve(scatter, both.mT).mT).sum(1)
     # Rows times the root of their weight have the scatter matrix as their covariance, about the
     # known centre 0, which their mirror images keep there.
@@ -274,3 +294,27 @@ class Independence(Critic):
     def score(self, u: Float[Tensor, "*a e"], v: Float[Tensor, "*b e"]) -> Float[Tensor, "..."]:
         """Zero."""
         return (u + v).squeeze(-1)
+
+
+class Encoded(Critic):
+    """A critic of samples that are already encoded.
+
+    Args:
+        critic: Whose encodings they are.
+    """
+
+    def __init__(self, critic: Critic) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
+        """The encoding itself."""
+        return x
+
+    def encode_y(self, y: Tensor) -> Float[Tensor, "*b e"]:
+        """The encoding itself."""
+        return y
+
+    def score(self, u: Float[Tensor, "*a e"], v: Float[Tensor, "*b e"]) -> Float[Tensor, "..."]:
+        """As the critic scores encodings."""
+        return self.critic.score(u, v)

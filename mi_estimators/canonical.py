@@ -129,59 +129,100 @@ def _whitening(name: str, samples: Float[Tensor, "N d"]) -> tuple[Tensor, Tensor
 
 
 def canonical_critic(
-    canonical: Canonical, *, hidden: int = 128, layers: int = 3, embedding: int = 16
+    x: Float[Tensor, "N dx"],
+    y: Float[Tensor, "N dy"],
+    *,
+    hidden: int = 128,
+    layers: int = 3,
+    embedding: int = 32,
 ) -> Separable:
-    """<f(x), g(y)> of perceptrons that see canonical coordinates; T = 0 at the start.
+    """<f(x), g(y)> of perceptrons that are shown where to look; T = 0 (independence) at the start.
 
-    Coordinates come scaled by their correlations, as those in which something linear goes on are
-    the likeliest for something else to go on too; in 25 dimensions nothing is found without.
-    Beside them stands the radius |u|², which no coordinate shows and rotations and tails depend on.
+    Where something simple goes on, something else is the likeliest to go on too. So they see each
+    column scaled by its multiple correlation, and that of its square, with the other side, and as
+    further features the canonical coordinates of columns and of squares, as far as these correlate
+    by more than chance. (In 25 dimensions of equal scale nothing is found.) Last comes the radius
+    |u|² of the white coordinates, which no column shows, and rotations and tails depend on.
 
     Args:
-        canonical: Of the samples that the critic will train on.
+        x: Samples that the critic will train on, of columns with variance near 1.
+        y: Their partners.
         hidden: Width of the hidden layers.
         layers: Number of hidden layers.
         embedding: Dimensions of f and g.
     """
-    sides = (
-        (canonical.mean_x, canonical.map_x, canonical.correlations),
-        (canonical.mean_y, canonical.map_y, canonical.correlations),
-    )
-    f, g = (_CanonicalEncoder(*side, widths=(*[hidden] * layers, embedding)) for side in sides)
-    for parameter in (*g.perceptron[-1].parameters(), *g.linear.parameters()):
+    widths = (*[hidden] * layers, embedding)
+    columns, squares = Canonical.reproducible(x, y), Canonical.reproducible(x**2, y**2)
+    strengths = torch.cat([columns.correlations, squares.correlations])
+    strongest = strengths.max().clamp(min=1e-3)
+    sides = []
+    for samples, linear, quadratic, whitening in (
+        (x, (columns.mean_x, columns.map_x), (squares.mean_x, squares.map_x), columns.map_x),
+        (y, (columns.mean_y, columns.map_y), (squares.mean_y, squares.map_y), columns.map_y),
+    ):
+        first = _Coordinates(*linear, columns.correlations / strongest)
+        second = _Coordinates(*quadratic, squares.correlations / strongest)
+        relevance = torch.maximum(first.relevance(samples), second.relevance(samples**2))
+        sides.append(_Encoder(first, second, whitening, relevance, widths))
+    f, g = sides
+    for parameter in (*g.perceptron[-1].parameters(), *g.shortcut.parameters()):
         nn.init.zeros_(parameter)
     return Separable(f, g)
 
 
-class _CanonicalEncoder(nn.Module):
+class _Coordinates(nn.Module):
+    """The canonical coordinates that correlate, scaled by how much."""
+
     mean: Tensor
     map: Tensor
+
+    def __init__(self, mean: Tensor, map_: Tensor, weights: Tensor) -> None:
+        super().__init__()
+        found = (weights > 0).nonzero().flatten()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("map", (map_[:, found] * weights[found]).float())
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return (samples - self.mean) @ self.map
+
+    def relevance(self, samples: Float[Tensor, "N d"]) -> Float[Tensor, " d"]:
+        """Multiple correlation of each column with these coordinates, weighted like them."""
+        centred = samples.float() - self.mean
+        loadings = centred.mT @ self(samples.float()) / len(samples)
+        return loadings.square().sum(1).sqrt() / centred.square().mean(0).sqrt()
+
+
+class _Encoder(nn.Module):
+    """Features of one side, and a perceptron with a linear shortcut on them."""
+
+    whitening: Tensor
     scales: Tensor
 
     def __init__(
-        self, mean: Tensor, map_: Tensor, correlations: Tensor, *, widths: tuple[int, ...]
+        self,
+        linear: _Coordinates,
+        quadratic: _Coordinates,
+        whitening: Float[Tensor, "d e"],
+        relevance: Float[Tensor, " d"],
+        widths: tuple[int, ...],
     ) -> None:
         super().__init__()
-        dim = map_.shape[1]
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("map", map_.float())
-        self.register_buffer("scales", _relevance(correlations, dim).float())
-        self.perceptron = mlp(dim + 1, *widths)
-        self.linear = nn.Linear(dim + 1, widths[-1], bias=False)
+        self.linear, self.quadratic = linear, quadratic
+        self.register_buffer("whitening", whitening.float())
+        # Together, many columns of noise weigh about as much as one that matters.
+        least = min(0.25, 1.25 / math.sqrt(len(relevance)))
+        found = bool(relevance.any())
+        scales = (relevance / relevance.max()).clamp(min=least) if found else relevance + 1
+        self.register_buffer("scales", scales)
+        features = linear.map.shape[1] + quadratic.map.shape[1] + len(relevance) + 1
+        self.perceptron = mlp(features, *widths)
+        self.shortcut = nn.Linear(features, widths[-1], bias=False)
 
     def forward(self, samples: Tensor) -> Tensor:
-        white = (samples - self.mean) @ self.map
-        dim = white.shape[-1]
+        centred = samples - self.linear.mean
+        white = centred @ self.whitening
         # Mean 0 and variance 1 for Gaussians.
-        radius = (white.square().mean(-1, keepdim=True) - 1) * math.sqrt(dim / 2)
-        features = torch.cat([white * self.scales, radius], -1)
-        return self.perceptron(features) + self.linear(features)
-
-
-def _relevance(correlations: Float[Tensor, " k"], dim: int) -> Float[Tensor, " d"]:
-    """Weights of `dim` canonical coordinates: 1 for the first, and together little for the rest."""
-    if not bool(correlations.any()):
-        return torch.ones(dim, dtype=torch.float64)
-    weights = torch.zeros(dim, dtype=torch.float64)
-    weights[: len(correlations)] = correlations / correlations.max()
-    return weights.clamp(min=min(0.25, 1.25 / math.sqrt(dim)))
+        radius = (white.square().mean(-1, keepdim=True) - 1) * math.sqrt(white.shape[-1] / 2)
+        simple = [self.linear(samples), self.quadratic(samples.square())]
+        features = torch.cat([*simple, centred * self.scales, radius], -1)
+        return self.perceptron(features) + self.shortcut(features)

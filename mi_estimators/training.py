@@ -74,17 +74,22 @@ def train_critic(
     fallback: Critic,
     budget: Budget,
     generator: torch.Generator,
+    margin: float = 1.0,
 ) -> Iterator[Look]:
     """Train the estimator's critic in place; it ends as the one that did best on `stop`.
 
     The candidates are moving averages of the weights, which generalise better than the weights
-    themselves, and the fallback: unless a critic beats that on `stop` by a standard error (of their
-    difference), it takes the critic's place. Diverged training ends it; what was best stays.
+    themselves, and the fallback: unless a critic beats that on `stop` by `margin` standard errors
+    (of their difference), it takes the critic's place. Diverged training ends it; what was best
+    stays.
     """
     critic, objective = estimator.critic, estimator.objective
     average: Any = AveragedModel(critic, multi_avg_fn=_moving_average)
     optimiser = torch.optim.AdamW(
-        [*critic.parameters()] or [torch.zeros(())], lr=budget.learning_rate, weight_decay=1e-2
+        [*critic.parameters()] or [torch.zeros(())],
+        lr=budget.learning_rate,
+        weight_decay=1e-2,
+        fused=True,
     )
     schedule = OneCycleLR(
         optimiser, budget.learning_rate, budget.steps + 1, pct_start=0.1, cycle_momentum=False
@@ -110,7 +115,7 @@ def train_critic(
             look = Look(step, torch.stack(recent).mean().item(), unseen.value)
             recent.clear()
             gain = unseen.less(known)
-            if gain.value > max(best_gain, gain.standard_error):
+            if gain.value > max(best_gain, margin * gain.standard_error):
                 best_gain, best_step = gain.value, step
                 best = copy.deepcopy(average.module.state_dict())
             yield look
