@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mi_estimators.canonical import Canonical, information_bias
 from mi_estimators.critics import Critic
 from mi_estimators.objectives import DV
-from mi_estimators.readout import evaluate, score_blocks
+from mi_estimators.readout import Evaluation, evaluate, mean_of, score_blocks
 from mi_estimators.samples import Samples
 
 CHOOSING = 4096  # samples that degrees of freedom are chosen on
@@ -36,18 +36,19 @@ class Baseline(ABC):
             ValueError: If x or y does not vary, or there are not more samples than dimensions.
         """
 
-    def information(
-        self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]
-    ) -> tuple[float, Float[Tensor, " N"]]:
-        """Mutual information in nats, and the log-ratio of each sample.
+    def information(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Evaluation:
+        """Mutual information in nats, and how each sample pulls it.
 
         The mean log-ratio over the samples it was fitted on, less what as many samples of
         independent columns would have shown (`information_bias`).
+
+        Raises:
+            ValueError: If there are not more samples than dimensions.
         """
         ratio = self._fit_all(x, y)
-        pointwise = ratio(x, y)
         bias = information_bias(len(x), ratio.map_x.shape[1], ratio.map_y.shape[1])
-        return pointwise.mean().item() - bias, pointwise
+        mean = mean_of(ratio(x, y))
+        return Evaluation(mean.value - bias, mean.influence)
 
     @abstractmethod
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
@@ -63,8 +64,8 @@ class GaussianCopula(Baseline):
 
     Example:
         >>> x = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)).double()
-        >>> value, _ = GaussianCopula().information(x, x + x.roll(1, 0))
-        >>> abs(value - math.log(2)) < 0.05
+        >>> information = GaussianCopula().information(x, x + x.roll(1, 0))
+        >>> abs(information.value - math.log(2)) < 0.05
         True
     """
 

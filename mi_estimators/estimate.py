@@ -6,45 +6,27 @@ by a critic that it had no influence on. A baseline in closed form says what it 
 learns what that lacks, and counts only if it is seen to, on the samples it is read out on.
 """
 
-import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mi_estimators.baselines import (
-    Baseline,
-    Corrected,
-    EllipticalRatio,
-    Encoded,
-    Independence,
-    TCopula,
-)
-from mi_estimators.canonical import MANY, canonical_critic
+from mi_estimators.baselines import Baseline, TCopula
+from mi_estimators.canonical import MANY
 from mi_estimators.critics import Critic
-from mi_estimators.estimator import MIEstimator, evaluating
+from mi_estimators.cross_fitting import Fold, MeanScorer, Recipe, cross_fit, split_folds
 from mi_estimators.ksg import KSG
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import DV, JSD, Objective
-from mi_estimators.preprocess import Compress, Map, NormalScores, OneHot, Preprocessor, fit_all
-from mi_estimators.readout import (
-    Evaluation,
-    Readout,
-    block_size,
-    certified_bound,
-    divergence_terms,
-    free_constant,
-    read_out,
-)
-from mi_estimators.result import Checkpoint, MIEstimate
+from mi_estimators.preprocess import Compress, NormalScores, OneHot, Preprocessor, fit_all
+from mi_estimators.readout import Evaluation, Readout, block_size, certified_bound, mean_of
+from mi_estimators.result import MIEstimate
 from mi_estimators.samples import Samples, as_samples, check_estimable
-from mi_estimators.training import Budget, train_critic
+from mi_estimators.training import Budget
 
 SIGNIFICANT = 2.0  # standard errors from which on a difference counts
 FEW_DIMENSIONS = 3  # of x and y together, for nearest neighbours
@@ -61,6 +43,7 @@ def estimate_mi(
     baseline: Baseline | None = TCopula(),
     neighbours: KSG | None = KSG(k=5),
     budget: Budget = Budget(),
+    groups: Any = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool | None = None,
@@ -91,6 +74,10 @@ def estimate_mi(
         baseline: `TCopula()`, `GaussianCopula()` or None.
         neighbours: For few continuous dimensions; None: never.
         budget: How much work: folds, steps, batch size.
+        groups: A label for each sample, shape `[N]`, where samples are not independent: of one
+            patient, or of one stretch of time (`np.arange(N) // length`). A group is never split
+            between training and report, and never its own negative; standard errors are over
+            groups.
         seed: Same seed, same machine: same number.
         device: Where to compute; by default where x is, if a tensor, else the CPU.
         progress: Whether to show a progress bar; by default in a terminal, for longer work.
@@ -101,7 +88,8 @@ def estimate_mi(
     Raises:
         TypeError: If x or y is not numeric, or a part is no instance of its class.
         ValueError: If x and y differ in length, hold NaN or infinities, have constant columns or
-            more than 2 axes, or have fewer than 50 samples, or than 10 a fold.
+            more than 2 axes, or have fewer than 50 samples, or than 10 a fold; if
+            an objective is not maximised by a log-ratio (`CLUB`, `LogLikelihood`).
         FloatingPointError: If the readout overflows.
 
     Example:
@@ -112,7 +100,7 @@ def estimate_mi(
         >>> abs(result.value - 0.347) < 4 * result.standard_error
         True
     """
-    samples = as_samples(x, y)
+    samples = as_samples(x, y, groups)
     check_estimable(samples)
     if not budget.folds <= len(samples) // 10:
         raise ValueError(
@@ -143,7 +131,7 @@ def estimate_mi(
     try:
         with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
             torch.manual_seed(seed)
-            for parts in split_folds(len(samples), budget.folds, generator):
+            for parts in split_folds(len(samples), budget.folds, generator, samples.groups):
                 bar.set_description(f"critic {len(folds) + 1} of {budget.folds}")
                 folds.append(cross_fit(recipe, samples, parts, len(folds), generator, bar))
     except KeyboardInterrupt:
@@ -156,254 +144,84 @@ def estimate_mi(
     return combine(recipe, neighbours, samples, folds)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What `estimate_mi` was asked for; see there."""
-
-    objectives: tuple[Objective, ...]
-    critic: Critic | None
-    negatives: NegativeSampler | None
-    preprocess: tuple[Preprocessor, ...]
-    baseline: Baseline | None
-    budget: Budget
-    device: torch.device
-
-    def check(self) -> None:
-        """Raise a TypeError for a part that is none."""
-        for name, part, kind in (
-            *(("preprocess", part, Preprocessor) for part in self.preprocess),
-            ("baseline", self.baseline, Baseline | None),
-        ):
-            if not isinstance(part, kind):
-                raise TypeError(
-                    f"{name}: expected an instance of {getattr(kind, '__name__', kind)}, received "
-                    f"{part!r}"
-                )
-        for objective in self.objectives:
-            MIEstimator(self.critic or Independence(), objective, self.negatives)
-
-
-class Parts(NamedTuple):
-    """Row numbers of one fold: what trains, what stops, what is reported on."""
-
-    train: Tensor
-    stop: Tensor
-    report: Tensor
-
-
-class Fold(NamedTuple):
-    """A critic and what was read out of it on samples that it never saw.
-
-    Attributes:
-        rows: Numbers of these samples.
-        readout: Of T = T_0 + r, or of the critic alone.
-        known: What the baseline alone says, if there is one.
-        certificate: Terms of T's Jensen-Shannon divergence; see `certified_bound`.
-        looks: The history of training.
-        scorer: T for new pairs.
-    """
-
-    rows: Tensor
-    readout: Readout
-    known: "Known | None"
-    certificate: Tensor
-    looks: list[Checkpoint]
-    scorer: "Scorer"
-
-
-class Known(NamedTuple):
-    """A baseline, on samples that it was not fitted on.
-
-    Attributes:
-        readout: Of T_0.
-        pointwise: T_0 of each sample, unclipped.
-        shortfall: R(T_0) - E_P[T_0] on as many samples of a law whose log-ratio *is* T_0: what the
-            readout lacks, by its clip and its finite number of pairs, where nothing is lacking.
-    """
-
-    readout: Readout
-    pointwise: Tensor
-    shortfall: Evaluation
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A trained critic and all that it needs to score new pairs."""
-
-    maps: tuple[Map, Map]
-    critic: Critic
-    constant: float
-
-    @torch.no_grad()
-    def __call__(self, samples: Samples) -> Float[Tensor, " M"]:
-        """Log-ratios, in nats."""
-        with evaluating(self.critic):
-            x, y = (f(s) for f, s in zip(self.maps, (samples.x, samples.y), strict=True))
-            return self.critic(x.float(), y.float()).double() - self.constant
-
-
-@dataclass(frozen=True)
-class MeanScorer:
-    """The mean log-ratio of several critics."""
-
-    scorers: tuple[Scorer, ...]
-
-    def __call__(self, x: Any, y: Any) -> np.ndarray:
-        """Log-ratios of pairs, shape `[M]`, in nats."""
-        samples = as_samples(x, y)
-        return torch.stack([scorer(samples) for scorer in self.scorers]).mean(0).numpy()
-
-
-def split_folds(n: int, folds: int, generator: torch.Generator) -> list[Parts]:
-    """Cut n samples into folds; of the rest of each, one part in eight is for stopping."""
-    chunks = torch.randperm(n, generator=generator).tensor_split(folds)
-    parts = []
-    for k, report in enumerate(chunks):
-        rest = torch.cat([*chunks[k + 1 :], *chunks[:k]])
-        stop = max(2, len(rest) // 8)
-        parts.append(Parts(rest[stop:], rest[:stop], report))
-    return parts
-
-
-def cross_fit(
-    recipe: Recipe,
-    samples: Samples,
-    parts: Parts,
-    number: int,
-    generator: torch.Generator,
-    bar: tqdm,
-) -> Fold:
-    """Fit and train on `parts.train`, stop on `parts.stop`, read out on `parts.report`."""
-    fitted_on = samples[parts.train]
-    map_x, map_y = (fit_all(recipe.preprocess, side) for side in (fitted_on.x, fitted_on.y))
-    x, y = map_x(samples.x), map_y(samples.y)
-    fitted_on = Samples(x, y)[parts.train]  # in float64, for what is fitted and not trained
-    device = recipe.device
-    easy = Samples(x.float().to(device), y.float().to(device), samples.groups)
-    train, stop, report = (easy[rows] for rows in parts)
-
-    critic = copy.deepcopy(recipe.critic)
-    if critic is None:
-        critic = canonical_critic(fitted_on.x, fitted_on.y)
-    fallback: Critic = Independence()
-    known: EllipticalRatio | None = None
-    if recipe.baseline is not None:
-        known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
-        critic, fallback = Corrected(known, critic), known
-    critic = critic.to(device)
-
-    looks: list[Checkpoint] = []
-    for template in recipe.objectives:
-        objective = copy.deepcopy(template).to(device)
-        estimator = MIEstimator(critic, objective, recipe.negatives)
-        step = 0
-        for look in train_critic(
-            estimator,
-            train,
-            stop,
-            fallback=fallback,
-            budget=recipe.budget,
-            generator=generator,
-            # Only the first critic has independence, or a closed form, to prove wrong.
-            margin=0.0 if looks else 1.0,
-        ):
-            bar.update(look.step - step)
-            bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
-            step = look.step
-            looks.append(Checkpoint(number, repr(template), *look))
-        bar.total -= recipe.budget.steps - step
-        critic = estimator.critic
-        if critic is fallback:  # no objective that follows has anything to build on
-            break
-        fallback = copy.deepcopy(critic)
-
-    constant = free_constant(critic, objective, stop)
-    of_baseline = None
-    if known is not None:
-        readout = read_out(known, objective, report, constant=free_constant(known, objective, stop))
-        with torch.no_grad():
-            pointwise = known(report.x, report.y).double().cpu()
-        of_baseline = Known(readout, pointwise, shortfall(known, objective, len(report), generator))
-    return Fold(
-        parts.report,
-        read_out(critic, objective, report, constant=constant),
-        of_baseline,
-        divergence_terms(critic, report, constant or 0.0),
-        looks,
-        Scorer((map_x, map_y), critic.cpu(), constant or 0.0),
-    )
-
-
-@torch.no_grad()
-def shortfall(
-    known: EllipticalRatio, objective: Objective, n: int, generator: torch.Generator
-) -> Evaluation:
-    """R(T_0) - E_P[T_0] on n samples of the law whose log-ratio is T_0; see `Known`."""
-    device = known.correlations.device
-    samples = Samples(*[part.to(device) for part in known.sample(n, generator)])
-    critic = Encoded(known)
-    terms = critic(samples.x, samples.y).cpu()
-    return read_out(critic, objective, samples, constant=0.0).estimate.less(mean_of(terms))
-
-
 def combine(
-    recipe: Recipe,
-    neighbours: KSG | None,
-    samples: Samples,
-    folds: Sequence[Fold],
+    recipe: Recipe, neighbours: KSG | None, samples: Samples, folds: Sequence[Fold]
 ) -> MIEstimate:
     """One estimate from the folds, the baseline and the neighbours; see `estimate_mi`."""
     order = torch.cat([fold.rows for fold in folds]).argsort()
+    groups = samples.groups
     held_out = pool([fold.readout for fold in folds], order)
-    value, error, origin = held_out.estimate.value, held_out.estimate.standard_error, "critic"
-    closed_form: float | None = None
+    chosen, origin, closed_form = held_out.estimate, "critic", None
     x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
     known = [fold.known for fold in folds if fold.known is not None]
     if recipe.baseline is not None:
         of_baseline = pool([part.readout for part in known], order)
-        gain = held_out.estimate.less(of_baseline.estimate)
-        if not gain.value > SIGNIFICANT * gain.standard_error:
+        if not held_out.estimate.less(of_baseline.estimate).exceeds(SIGNIFICANT, groups):
             held_out = of_baseline
         mean = mean_of(torch.cat([part.pointwise for part in known])[order])
-        closed_form, its_mean = mean.value, mean
-        if (
-            x.shape[1] * y.shape[1] / (2 * len(samples)) <= MANY
-        ):  # else noise drowns the closed form
-            closed_form, in_sample = recipe.baseline.information(x, y)
-            its_mean = mean_of(in_sample)
+        # In so many dimensions that the closed form would be mostly noise, T_0 is all held out.
+        few = x.shape[1] * y.shape[1] / (2 * len(samples)) <= MANY
+        closed = recipe.baseline.information(x, y) if few else mean
         lacks = held_out.estimate.less(mean)
         expected = Evaluation.pool(part.shortfall for part in known)
-        if abs(expected.value) > SIGNIFICANT * expected.standard_error:
+        if abs(expected.value) > SIGNIFICANT * expected.standard_error():
             lacks = Evaluation(lacks.value - expected.value, lacks.influence)
-        if abs(lacks.value) > SIGNIFICANT * lacks.standard_error:
-            value, error = closed_form + lacks.value, held_out.estimate.standard_error
+        chosen, origin, closed_form = closed, "baseline", closed.value
+        if abs(lacks.value) > SIGNIFICANT * lacks.standard_error(groups):
+            chosen = Evaluation(closed.value + lacks.value, held_out.estimate.influence)
             origin = "baseline and critic"
-        else:
-            value, error, origin = closed_form, its_mean.standard_error, "baseline"
     if neighbours is not None and origin != "baseline" and few_and_continuous(x, y):
         nearest = mean_of(neighbours.pointwise(x, y))
-        if nearest.value > value - SIGNIFICANT * error:
-            value, error, origin = nearest.value, nearest.standard_error, "neighbours"
-    last = recipe.objectives[-1]
+        if nearest.value > chosen.value - SIGNIFICANT * chosen.standard_error(groups):
+            chosen, origin = nearest, "neighbours"
+    last, n = recipe.objectives[-1], max(len(fold.rows) for fold in folds)
+    ceiling = min(math.log(n), last.ceiling(block_size(n) - 1))
     readouts = {name: part.value for name, part in held_out.others.items()}
+    readouts |= {"plug-in": held_out.pointwise.mean().item()}
+    sums = torch.stack([fold.shuffled for fold in folds]).sum(0)
     return MIEstimate(
-        value=value,
-        standard_error=error,
+        value=chosen.value,
+        standard_error=chosen.standard_error(groups),
         kind=last.kind if origin == "critic" else "neither",
         origin=origin,
-        ceiling=min(
-            math.log(-(-len(samples) // len(folds))),
-            last.ceiling(block_size(-(-len(samples) // len(folds))) - 1),
-        ),
+        ceiling=ceiling,
         certified=certified_bound([fold.certificate for fold in folds]),
+        p_value=(sums >= sums[0]).double().mean().item() if groups is None else None,
         pointwise=held_out.pointwise.numpy(),
+        influence=chosen.influence.numpy(),
         baseline=closed_form,
         effective_sample_size=held_out.effective_sample_size,
-        readouts=readouts | {"plug-in": held_out.pointwise.mean().item()},
+        readouts=readouts,
         history=tuple(look for fold in folds for look in fold.looks),
         objective=", ".join(map(repr, recipe.objectives)),
+        warnings=tuple(
+            warnings_of(origin, held_out, (samples.x.shape[1], samples.y.shape[1]), x, y)
+        ),
         scorer=MeanScorer(tuple(fold.scorer for fold in folds)),
     )
+
+
+def warnings_of(
+    origin: str, readout: Readout, columns: tuple[int, int], x: Tensor, y: Tensor
+) -> Iterator[str]:
+    """What a reader of the number should know, and could do about it."""
+    for name, side, before in (("x", x, columns[0]), ("y", y, columns[1])):
+        if side.shape[1] < before:
+            yield (
+                f"{name}: {before} columns compressed to {side.shape[1]} principal components, as "
+                f"there are too few samples for more; what they left out is not in the value"
+            )
+    if origin.endswith("critic") and readout.effective_sample_size < 100:
+        yield (
+            f"effective sample size: {readout.effective_sample_size:.0f} independent pairs carry "
+            f"the normaliser of the critic; value and standard error may be far off; collect more "
+            f"samples, or reduce the dimensions"
+        )
+    if x.shape[1] * y.shape[1] / (2 * len(x)) > MANY:
+        yield (
+            f"dimensions: {x.shape[1]} x {y.shape[1]} for {len(x)} samples; noise fits "
+            f"{x.shape[1] * y.shape[1] / (2 * len(x)):.1f} nats, so weak dependence is missed"
+        )
 
 
 def pool(readouts: Sequence[Readout], order: Tensor) -> Readout:
@@ -417,11 +235,6 @@ def pool(readouts: Sequence[Readout], order: Tensor) -> Readout:
         torch.cat([part.pointwise for part in readouts])[order],
         sum(part.effective_sample_size for part in readouts),
     )
-
-
-def mean_of(terms: Float[Tensor, " N"]) -> Evaluation:
-    """The mean of independent terms."""
-    return Evaluation(terms.mean().item(), terms - terms.mean())
 
 
 def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> bool:

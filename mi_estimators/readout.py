@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from mi_estimators.samples import Samples
 from mi_estimators.scores import PairScores
 
 BLOCK = 1024  # samples that are read out together, all against all
+SHUFFLED = 4 * BLOCK  # samples of a fold that the test of independence looks at
 CLIP = 3.0  # of log-ratios in the certificate, in nats
 SPAN = 2 * CLIP  # between the largest and the smallest of its terms
 BRACKET = (JSD(), DV(), InfoNCE())  # whose readouts are compared; they have no state
@@ -36,11 +38,16 @@ class Evaluation(NamedTuple):
     value: float
     influence: Tensor
 
-    @property
-    def standard_error(self) -> float:
-        """Of the value, over the samples."""
-        n = len(self.influence)
-        return (self.influence.square().sum() / (n * (n - 1))).sqrt().item()
+    def standard_error(self, groups: Int64[Tensor, " n"] | None = None) -> float:
+        """Of the value, over the samples, or over groups 0 ... G - 1 of dependent samples."""
+        n, pulls = len(self.influence), self.influence
+        if groups is not None:
+            pulls = pulls.new_zeros(int(groups.max()) + 1).index_add(0, groups, pulls)
+        return (pulls.square().sum() * len(pulls) / (len(pulls) - 1)).sqrt().item() / n
+
+    def exceeds(self, errors: float, groups: Int64[Tensor, " n"] | None = None) -> bool:
+        """Whether the value is above 0 by more than so many standard errors."""
+        return self.value > errors * self.standard_error(groups)
 
     def less(self, other: "Evaluation") -> "Evaluation":
         """The difference of two values on the same samples, whose errors mostly cancel."""
@@ -121,6 +128,11 @@ def read_out(
     )
 
 
+def mean_of(terms: Float[Tensor, " n"]) -> Evaluation:
+    """The mean of one term a sample."""
+    return Evaluation(terms.mean().item(), terms - terms.mean())
+
+
 @torch.no_grad()
 def free_constant(critic: Critic, objective: Objective, samples: Samples) -> float | None:
     """The constant in a trained critic's T that its objective cannot see; None if one a row."""
@@ -179,9 +191,11 @@ def certified_bound(bounds: Sequence[Float[Tensor, " m"]], *, level: float = 0.9
     limits = []
     for terms in bounds:
         m, log = len(terms), math.log(2 / failure)
+        if m < 2:
+            continue
         slack = math.sqrt(2 * terms.var().item() * log / m) + 7 * SPAN * log / (3 * (m - 1))
         limits.append(terms.mean().item() - slack)
-    return information_of_divergence(max(limits) / 2)
+    return information_of_divergence(max(limits, default=0.0) / 2)
 
 
 @torch.no_grad()
@@ -191,6 +205,9 @@ def divergence_terms(critic: Critic, samples: Samples, constant: float) -> Float
     T is clipped to [-CLIP, CLIP], which keeps it a critic and its terms within `SPAN`. The samples
     2i and 2i + 1 give each other their negatives, so that no two terms share a sample.
     """
+    if samples.groups is not None:  # one sample of each group
+        first = np.unique(samples.groups.cpu().numpy(), return_index=True)[1]
+        samples = samples[torch.from_numpy(np.sort(first))]
     rows = torch.arange(len(samples) // 2) * 2
     even, odd = samples[rows], samples[rows + 1]
     with evaluating(critic):
@@ -203,6 +220,26 @@ def divergence_terms(critic: Critic, samples: Samples, constant: float) -> Float
     joint = jsd.joint_term(first) + jsd.joint_term(second)
     product = jsd.product_term(third) + jsd.product_term(fourth)
     return ((joint - product) / 2).cpu()
+
+
+@torch.no_grad()
+def shuffled_sums(
+    critic: Critic, samples: Samples, generator: torch.Generator, shuffles: int = 999
+) -> Float[Tensor, " S"]:
+    """Sums of T over the pairs, and over pairs whose y are shuffled within blocks.
+
+    Without dependence all of them have the same law: the share that is as large as the first is a
+    p-value for independence, exact at any sample size.
+    """
+    sums = torch.zeros(shuffles + 1, dtype=torch.float64)
+    some = torch.arange(min(len(samples), SHUFFLED))
+    for scores in score_blocks(critic, Samples(samples.x, samples.y)[some]):
+        every = scores.product.cpu()  # with the real pairs on the diagonal
+        n = len(every)
+        order = torch.rand(shuffles, n, generator=generator, dtype=torch.float64).argsort(1)
+        of_shuffled = every[torch.arange(n), order].sum(1)
+        sums += torch.cat([every.trace()[None], of_shuffled])
+    return sums
 
 
 def information_of_divergence(divergence: float) -> float:

@@ -54,9 +54,14 @@ class MIEstimate:
         certified: With 95 % confidence, at any sample size, I is at least this much: Ξ of a lower
             limit of the held-out Jensen-Shannon divergence (see `readout.certified_bound`). Far
             below `value`, and the only figure here that no critic can spoil.
+        p_value: Of independence, by shuffling y among the held-out samples under the same critics:
+            the probability of a dependence as clear as this by chance, exact at any sample size.
+            None with groups.
         pointwise: log p(x, y) / p(x)p(y) of every sample by a critic that never saw it, shape [N],
             in the order of the input. Its mean is the plug-in estimate E_P[log r], which is no
             bound and in general not `value`.
+        influence: How far each sample pulls the value, shape [N], mean 0: differences of estimates
+            on the same samples have their standard error from the difference of these.
         baseline: The closed form's part of the value, None without one.
         effective_sample_size: Of the weights e^T over the independent pairs: how many carry the
             normaliser of the critic. Below about 100 it is not to be trusted, nor its standard
@@ -75,7 +80,9 @@ class MIEstimate:
     origin: str
     ceiling: float
     certified: float
+    p_value: float | None
     pointwise: np.ndarray = field(repr=False)
+    influence: np.ndarray = field(repr=False)
     baseline: float | None
     effective_sample_size: float
     readouts: dict[str, float]
@@ -133,6 +140,7 @@ class MIEstimate:
             ceiling=self.ceiling * factor,
             certified=self.certified * factor,
             pointwise=self.pointwise * factor,
+            influence=self.influence * factor,
             baseline=None if self.baseline is None else self.baseline * factor,
             readouts={name: value * factor for name, value in self.readouts.items()},
             units=units,
@@ -154,7 +162,7 @@ class MIEstimate:
     def save(self, path: str | Path) -> None:
         """Write all but the critics as JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "scorer"}
-        values |= {"pointwise": self.pointwise.tolist()}
+        values |= {name: getattr(self, name).tolist() for name in ("pointwise", "influence")}
         Path(path).write_text(json.dumps(values, indent=1))
 
     @classmethod
@@ -165,6 +173,7 @@ class MIEstimate:
             **values
             | {
                 "pointwise": np.array(values["pointwise"]),
+                "influence": np.array(values["influence"]),
                 "history": tuple(Checkpoint(*look) for look in values["history"]),
                 "warnings": tuple(values["warnings"]),
             }

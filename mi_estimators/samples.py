@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 MIN_SAMPLES = 50
+MIN_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class Samples:
         return Samples(self.x[rows], self.y[rows], groups)
 
 
-def as_samples(x: Any, y: Any) -> Samples:
-    """Pairs from two arrays, as float64 matrices.
+def as_samples(x: Any, y: Any, groups: Any = None) -> Samples:
+    """Pairs from two arrays, as float64 matrices, and groups numbered from 0 from labels.
 
     Raises:
         TypeError: If x or y does not hold real numbers.
-        ValueError: If x and y differ in length, hold NaN or infinities, or have more than 2 axes.
+        ValueError: If x, y and groups differ in length, hold NaN or infinities, or have more than 2
+            axes (groups: 1).
     """
     a, b = _as_matrix("x", x), _as_matrix("y", y)
     if len(a) != len(b):
@@ -50,19 +52,32 @@ def as_samples(x: Any, y: Any) -> Samples:
             f"y: expected as many samples as x, {len(a)}, received {len(b)}; row i of x and of y "
             f"must be one pair"
         )
-    return Samples(a, b)
+    if groups is None:
+        return Samples(a, b)
+    labels = np.asarray(groups)
+    if labels.shape != (len(a),):
+        raise ValueError(
+            f"groups: expected one label for each of {len(a)} samples, received shape "
+            f"{list(labels.shape)}"
+        )
+    return Samples(a, b, torch.from_numpy(np.unique(labels, return_inverse=True)[1]))
 
 
 def check_estimable(samples: Samples) -> None:
     """Refuse what nothing can be learnt from.
 
     Raises:
-        ValueError: With fewer than 50 samples, or constant columns.
+        ValueError: With fewer than 50 samples or 20 groups, or constant columns.
     """
     if len(samples) < MIN_SAMPLES:
         raise ValueError(
             f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
             f"{len(samples)}; collect more pairs"
+        )
+    if samples.groups is not None and int(samples.groups.max()) + 1 < MIN_GROUPS:
+        raise ValueError(
+            f"groups: expected at least {MIN_GROUPS} groups, received "
+            f"{int(samples.groups.max()) + 1}; make them smaller, or leave them out"
         )
     for name, side in (("x", samples.x), ("y", samples.y)):
         constant = (side == side[:1]).all(0).nonzero().flatten().tolist()

@@ -95,6 +95,7 @@ def train_critic(
         optimiser, budget.learning_rate, budget.steps + 1, pct_start=0.1, cycle_momentum=False
     )
     known = evaluate(objective, score_blocks(fallback, stop))
+    stop_groups = None if stop.groups is None else stop.groups.cpu().unique(return_inverse=True)[1]
     best: dict[str, Tensor] | None = None
     best_gain, best_step = 0.0, 0
     recent: list[Tensor] = []
@@ -115,7 +116,7 @@ def train_critic(
             look = Look(step, torch.stack(recent).mean().item(), unseen.value)
             recent.clear()
             gain = unseen.less(known)
-            if gain.value > max(best_gain, margin * gain.standard_error):
+            if gain.value > max(best_gain, margin * gain.standard_error(stop_groups)):
                 best_gain, best_step = gain.value, step
                 best = copy.deepcopy(average.module.state_dict())
             yield look

@@ -1,0 +1,243 @@
+"""Cross-fitting: a critic for each fold, and what it says of samples that it never saw."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mi_estimators.baselines import Baseline, Corrected, EllipticalRatio, Encoded, Independence
+from mi_estimators.canonical import canonical_critic
+from mi_estimators.critics import Critic
+from mi_estimators.estimator import MIEstimator, evaluating
+from mi_estimators.negatives import NegativeSampler
+from mi_estimators.objectives import Objective
+from mi_estimators.preprocess import Map, Preprocessor, fit_all
+from mi_estimators.readout import (
+    Evaluation,
+    Readout,
+    divergence_terms,
+    free_constant,
+    mean_of,
+    read_out,
+    shuffled_sums,
+)
+from mi_estimators.result import Checkpoint
+from mi_estimators.samples import Samples, as_samples
+from mi_estimators.training import Budget, train_critic
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `estimate_mi` was asked for; see there."""
+
+    objectives: tuple[Objective, ...]
+    critic: Critic | None
+    negatives: NegativeSampler | None
+    preprocess: tuple[Preprocessor, ...]
+    baseline: Baseline | None
+    budget: Budget
+    device: torch.device
+
+    def check(self) -> None:
+        """Refuse what is no part (TypeError), and objectives without log-ratio (ValueError)."""
+        for name, part, kind in (
+            *(("preprocess", part, Preprocessor) for part in self.preprocess),
+            ("baseline", self.baseline, Baseline | None),
+        ):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{name}: expected an instance of {getattr(kind, '__name__', kind)}, received "
+                    f"{part!r}"
+                )
+        for objective in self.objectives:
+            if getattr(objective, "density", False):
+                raise ValueError(
+                    f"objective: expected one that is maximised by a log-ratio, received "
+                    f"{objective!r}, whose critic is a density; train it in a loop of your own, by "
+                    f"MIEstimator(ConditionalGaussian(dim_x, dim_y), LogLikelihood())"
+                )
+            MIEstimator(self.critic or Independence(), objective, self.negatives)
+
+
+class Parts(NamedTuple):
+    """Row numbers of one fold: what trains, what stops, what is reported on."""
+
+    train: Tensor
+    stop: Tensor
+    report: Tensor
+
+
+class Fold(NamedTuple):
+    """A critic and what was read out of it on samples that it never saw.
+
+    Attributes:
+        rows: Numbers of these samples.
+        readout: Of T = T_0 + r, or of the critic alone.
+        known: What the baseline alone says, if there is one.
+        certificate: Terms of T's Jensen-Shannon divergence; see `certified_bound`.
+        shuffled: Sums of T over the samples, then over shuffled ones; see `shuffled_sums`.
+        looks: The history of training.
+        scorer: T for new pairs.
+    """
+
+    rows: Tensor
+    readout: Readout
+    known: "Known | None"
+    certificate: Tensor
+    shuffled: Tensor
+    looks: list[Checkpoint]
+    scorer: "Scorer"
+
+
+class Known(NamedTuple):
+    """A baseline, on samples that it was not fitted on.
+
+    Attributes:
+        readout: Of T_0.
+        pointwise: T_0 of each sample, unclipped.
+        shortfall: R(T_0) - E_P[T_0] on as many samples of a law whose log-ratio *is* T_0: what the
+            readout lacks, by its clip and its finite number of pairs, where nothing is lacking.
+    """
+
+    readout: Readout
+    pointwise: Tensor
+    shortfall: Evaluation
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A trained critic and all that it needs to score new pairs."""
+
+    maps: tuple[Map, Map]
+    critic: Critic
+    constant: float
+
+    @torch.no_grad()
+    def __call__(self, samples: Samples) -> Float[Tensor, " M"]:
+        """Log-ratios, in nats."""
+        with evaluating(self.critic):
+            x, y = (f(s) for f, s in zip(self.maps, (samples.x, samples.y), strict=True))
+            return self.critic(x.float(), y.float()).double() - self.constant
+
+
+@dataclass(frozen=True)
+class MeanScorer:
+    """The mean log-ratio of several critics."""
+
+    scorers: tuple[Scorer, ...]
+
+    def __call__(self, x: Any, y: Any) -> np.ndarray:
+        """Log-ratios of pairs, shape `[M]`, in nats."""
+        samples = as_samples(x, y)
+        return torch.stack([scorer(samples) for scorer in self.scorers]).mean(0).numpy()
+
+
+def split_folds(
+    n: int,
+    folds: int,
+    generator: torch.Generator,
+    groups: Int64[Tensor, " n"] | None = None,
+) -> list[Parts]:
+    """Cut n samples into folds; of the rest of each, one part in eight is for stopping.
+
+    With `groups`, labels 0 ... G - 1, it is groups that are cut, so that none is in two parts.
+    """
+    units = n if groups is None else int(groups.max()) + 1
+    chunks = torch.randperm(units, generator=generator).tensor_split(folds)
+    parts = []
+    for k, report in enumerate(chunks):
+        rest = torch.cat([*chunks[k + 1 :], *chunks[:k]])
+        stop = max(2, len(rest) // 8)
+        parts.append(Parts(rest[stop:], rest[:stop], report))
+    if groups is None:
+        return parts
+    # Members of a group scattered among the others: minibatches and blocks meet many groups.
+    order = torch.randperm(n, generator=generator)
+    return [Parts(*(order[torch.isin(groups[order], part)] for part in cut)) for cut in parts]
+
+
+def cross_fit(
+    recipe: Recipe,
+    samples: Samples,
+    parts: Parts,
+    number: int,
+    generator: torch.Generator,
+    bar: tqdm,
+) -> Fold:
+    """Fit and train on `parts.train`, stop on `parts.stop`, read out on `parts.report`."""
+    fitted_on = samples[parts.train]
+    map_x, map_y = (fit_all(recipe.preprocess, side) for side in (fitted_on.x, fitted_on.y))
+    x, y = map_x(samples.x), map_y(samples.y)
+    fitted_on = Samples(x, y)[parts.train]  # in float64, for what is fitted and not trained
+    device = recipe.device
+    easy = Samples(x.float().to(device), y.float().to(device), samples.groups)
+    train, stop, report = (easy[rows] for rows in parts)
+
+    critic = copy.deepcopy(recipe.critic)
+    if critic is None:
+        critic = canonical_critic(fitted_on.x, fitted_on.y)
+    fallback: Critic = Independence()
+    known: EllipticalRatio | None = None
+    if recipe.baseline is not None:
+        known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
+        critic, fallback = Corrected(known, critic), known
+    critic = critic.to(device)
+
+    looks: list[Checkpoint] = []
+    for template in recipe.objectives:
+        objective = copy.deepcopy(template).to(device)
+        estimator = MIEstimator(critic, objective, recipe.negatives)
+        step = 0
+        for look in train_critic(
+            estimator,
+            train,
+            stop,
+            fallback=fallback,
+            budget=recipe.budget,
+            generator=generator,
+            # Only the first critic has independence, or a closed form, to prove wrong.
+            margin=0.0 if looks else 1.0,
+        ):
+            bar.update(look.step - step)
+            bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
+            step = look.step
+            looks.append(Checkpoint(number, repr(template), *look))
+        bar.total -= recipe.budget.steps - step
+        critic = estimator.critic
+        if critic is fallback:  # no objective that follows has anything to build on
+            break
+        fallback = copy.deepcopy(critic)
+
+    constant = free_constant(critic, objective, stop)
+    of_baseline = None
+    if known is not None:
+        readout = read_out(known, objective, report, constant=free_constant(known, objective, stop))
+        with torch.no_grad():
+            pointwise = known(report.x, report.y).double().cpu()
+        of_baseline = Known(readout, pointwise, shortfall(known, objective, len(report), generator))
+    return Fold(
+        parts.report,
+        read_out(critic, objective, report, constant=constant),
+        of_baseline,
+        divergence_terms(critic, report, constant or 0.0),
+        shuffled_sums(critic, report, generator),
+        looks,
+        Scorer((map_x, map_y), critic.cpu(), constant or 0.0),
+    )
+
+
+@torch.no_grad()
+def shortfall(
+    known: EllipticalRatio, objective: Objective, n: int, generator: torch.Generator
+) -> Evaluation:
+    """R(T_0) - E_P[T_0] on n samples of the law whose log-ratio is T_0; see `Known`."""
+    device = known.correlations.device
+    samples = Samples(*[part.to(device) for part in known.sample(n, generator)])
+    critic = Encoded(known)
+    terms = critic(samples.x, samples.y).cpu()
+    return read_out(critic, objective, samples, constant=0.0).estimate.less(mean_of(terms))
