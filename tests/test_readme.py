@@ -33,7 +33,7 @@ def test_the_term_for_a_training_loop_trains():
 
 
 def test_the_plug_in_passes_its_check():
-    exec(block("class SquaredHellinger"), {})
+    exec(block("class Jeffreys"), {})
 
 
 def test_every_result_that_the_readme_links_is_there():
