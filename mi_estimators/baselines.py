@@ -118,13 +118,17 @@ class TCopula(Baseline):
         gaussian: "EllipticalRatio",
         clean: Callable[[Canonical], Canonical],
     ) -> "EllipticalRatio":
-        fitted = [gaussian]
-        for df in self.df:
-            quantiles = _TQuantiles(df)
-            fitted.append(EllipticalRatio(clean(_t_scatter(quantiles(x), quantiles(y), df)), df))
         some = Samples(x[:CHOOSING], y[:CHOOSING])
-        values = [evaluate(DV(), score_blocks(ratio, some)).value for ratio in fitted]
-        return fitted[values.index(max(values))]
+        best, best_value = gaussian, evaluate(DV(), score_blocks(gaussian, some)).value
+        for df in sorted(self.df, reverse=True):  # away from the Gaussian, as long as it helps
+            quantiles = _TQuantiles(df)
+            canonical = clean(_t_scatter(quantiles(x), quantiles(y), df))
+            ratio = EllipticalRatio(canonical, df)
+            value = evaluate(DV(), score_blocks(ratio, some)).value
+            if value <= best_value:
+                break
+            best, best_value = ratio, value
+        return best
 
 
 class EllipticalRatio(Critic):
