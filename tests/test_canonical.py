@@ -200,7 +200,7 @@ def test_the_edge_is_wachters(n, dim_x, dim_y):
 
 
 def critic_of(x, y, **options):
-    return canonical_critic(Canonical.reproducible(x, y), **options)
+    return canonical_critic(x, y, **options)
 
 
 def test_the_critic_starts_at_0_and_can_learn():

@@ -19,15 +19,19 @@ def test_the_public_names_are_these():
             "AllLocations",
             "AlphaInfoNCE",
             "Bilinear",
+            "Budget",
             "CLUB",
+            "Compress",
             "Concat",
             "ConditionalGaussian",
             "Critic",
             "DV",
+            "GaussianCopula",
             "InBatch",
             "InfoNCE",
             "InfoNCEAnchor",
             "JSD",
+            "KSG",
             "L1Out",
             "LogLikelihood",
             "MIEstimate",
@@ -36,7 +40,9 @@ def test_the_public_names_are_these():
             "NWJ",
             "NegativeSampler",
             "Negatives",
+            "NormalScores",
             "Objective",
+            "OneHot",
             "PairScores",
             "PearsonChi2",
             "ReverseKL",
@@ -44,6 +50,7 @@ def test_the_public_names_are_these():
             "Separable",
             "Shuffled",
             "SquaredHellinger",
+            "TCopula",
             "TUBA",
             "estimate_mi",
             "mlp",
@@ -79,11 +86,12 @@ def test_the_installed_wheel_works_elsewhere_with_the_core_alone(wheel, tmp_path
 import sys
 sys.modules.update(dict.fromkeys({EXTRAS}))  # importing one of the extras fails from here on
 sys.path.insert(0, {str(site)!r})
-from mi_estimators import JSD, estimate_mi
+from mi_estimators import JSD, Budget, estimate_mi
 import mi_estimators, torch
 assert mi_estimators.__file__.startswith({str(site)!r}), mi_estimators.__file__
 x = torch.randn(100, 2)
-print(JSD(), estimate_mi(x, x + torch.randn(100, 2), max_steps=2, folds=2, progress=False))
+budget = Budget(folds=2, steps=2)
+print(JSD(), estimate_mi(x, x + torch.randn(100, 2), budget=budget, progress=False))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -1,5 +1,6 @@
 """Reading a critic out: values against literal twins, errors against repetitions, certificates."""
 
+import itertools
 import math
 
 import pytest
@@ -19,8 +20,10 @@ from mi_estimators.readout import (
     evaluate,
     free_constant,
     information_of_divergence,
+    mean_of,
     read_out,
     score_blocks,
+    shuffled_sums,
 )
 from mi_estimators.samples import Samples
 
@@ -83,7 +86,33 @@ def gaussian(n, dim=1, rho=0.4, seed=0):
 def test_the_standard_error_of_a_mean_is_the_usual_one():
     terms = torch.randn(50, generator=seeded()).double()
     evaluation = Evaluation(terms.mean().item(), terms - terms.mean())
-    assert evaluation.standard_error == pytest.approx(terms.std().item() / math.sqrt(50))
+    assert evaluation.standard_error() == pytest.approx(terms.std().item() / math.sqrt(50))
+
+
+def test_the_standard_error_of_groups_is_that_of_their_means():
+    means = torch.randn(20, generator=seeded()).double()
+    terms = means.repeat_interleave(3)
+    groups = torch.arange(20).repeat_interleave(3)
+    order = torch.randperm(60, generator=seeded())
+    evaluation = mean_of(terms[order])
+    expected = means.std().item() / math.sqrt(20)
+    assert evaluation.standard_error(groups[order]) == pytest.approx(expected)
+    assert evaluation.standard_error() == pytest.approx(expected / math.sqrt(3), rel=0.05)
+    assert evaluation.standard_error(torch.arange(60)) == evaluation.standard_error()
+
+
+def test_a_value_exceeds_so_many_of_its_errors():
+    evaluation = Evaluation(2.0, vector(1, -1))  # its standard error is 1
+    assert evaluation.exceeds(1.9)
+    assert not evaluation.exceeds(2.1)
+    assert not Evaluation(-2.0, vector(1, -1)).exceeds(1.0)
+    assert not evaluation.less(evaluation).exceeds(0.0)
+
+
+def test_the_mean_of_terms_has_their_usual_error():
+    value, influence = found = mean_of(vector(1, 2, 6))
+    assert (value, influence.tolist()) == (3, [-2, -1, 3])
+    assert found.standard_error() == pytest.approx(math.sqrt(7 / 3))
 
 
 def test_differences_are_of_values_and_of_influences():
@@ -91,7 +120,7 @@ def test_differences_are_of_values_and_of_influences():
     value, influence = a.less(b)
     assert value == 2
     assert influence.tolist() == [0.5, 0, -0.5]
-    assert a.less(a).standard_error == 0
+    assert a.less(a).standard_error() == 0
 
 
 def test_parts_pool_by_their_sizes_and_keep_their_order():
@@ -113,7 +142,7 @@ def test_standard_error_is_the_spread_over_repetitions(objective, n):
         sample = Samples(*law.sample(n, generator=generator))
         evaluation = read_out(Exact(law), objective, sample).estimate
         values.append(evaluation.value)
-        errors.append(evaluation.standard_error)
+        errors.append(evaluation.standard_error())
     spread = torch.tensor(values).std().item()
     assert vector(*errors).square().mean().sqrt().item() == pytest.approx(spread, rel=0.12)
 
@@ -291,6 +320,50 @@ def test_weights_count_by_kish():
     assert ess(weights.log()) == pytest.approx(expected)
 
 
+# --- the test of independence ---------------------------------------------------------------------
+
+
+def p_value(critic, samples, seed=0, shuffles=999):
+    sums = shuffled_sums(critic, samples, seeded(seed), shuffles)
+    assert sums.shape == (shuffles + 1,)
+    return (sums >= sums[0]).double().mean().item()
+
+
+def test_sums_are_those_of_the_pairs_and_of_shuffled_ones_within_blocks(monkeypatch):
+    table = torch.randn(6, 6, generator=seeded(), dtype=torch.float64)
+    sums = shuffled_sums(Table(table), numbered(6), seeded(), 50)
+    every = {
+        sum(table[i, j].item() for i, j in enumerate(order))
+        for order in itertools.permutations(range(6))
+    }
+    assert sums[0].item() == pytest.approx(table.trace().item())
+    assert all(min(abs(one - s) for s in every) < 1e-9 for one in sums.tolist())
+    assert len(sums.unique()) > 20
+    monkeypatch.setattr(readout_module, "BLOCK", 3)
+    far = torch.block_diag(torch.zeros(3, 3), torch.zeros(3, 3)).double()
+    far[:3, 3:] = far[3:, :3] = 100.0  # pairs of two blocks, which are not made
+    assert shuffled_sums(Table(far), numbered(6), seeded(), 50).tolist() == [0.0] * 51
+
+
+def test_p_values_of_independent_samples_are_uniform():
+    law, nothing = CorrelatedGaussian(1, 0.6), CorrelatedGaussian(1, 0.0)
+    p_values = [
+        p_value(Exact(law), Samples(*nothing.sample(30, generator=seeded(seed))), seed, 99)
+        for seed in range(400)
+    ]
+    assert min(p_values) >= 0.01
+    for level in (0.05, 0.2, 0.5, 0.8):  # 4 standard errors of a share
+        share = sum(p <= level for p in p_values) / 400
+        assert abs(share - level) < 4 * math.sqrt(level * (1 - level) / 400)
+
+
+def test_dependence_has_the_least_p_value_and_no_critic_the_largest():
+    law, samples = gaussian(200, rho=0.6)
+    assert p_value(Exact(law), samples) == 1 / 1000
+    assert p_value(Exact(law, scale=0.0), samples) == 1
+    assert p_value(Exact(law, scale=-1.0), samples) == 1
+
+
 # --- the certificate ------------------------------------------------------------------------------
 
 
@@ -375,6 +448,15 @@ def test_each_term_has_two_samples_to_itself():
         assert (changed != terms).nonzero().flatten().tolist() == [sample // 2]
 
 
+def test_a_group_gives_one_sample_to_the_terms():
+    law, samples = gaussian(100)
+    groups = torch.arange(100) // 4
+    of_groups = divergence_terms(Exact(law), Samples(samples.x, samples.y, groups), 0.0)
+    torch.testing.assert_close(
+        of_groups, divergence_terms(Exact(law), samples[torch.arange(0, 100, 4)], 0.0)
+    )
+
+
 def test_terms_lie_within_their_span_and_the_constant_is_taken_off():
     law, samples = gaussian(400, rho=0.9)
     terms = divergence_terms(Exact(law, scale=1e3), samples, 0.0)
@@ -400,6 +482,7 @@ def test_the_limit_is_that_of_maurer_and_pontil_for_all_critics_together():
 def test_few_or_poor_terms_certify_nothing():
     assert certified_bound([torch.zeros(10).double()]) == 0
     assert certified_bound([torch.full((5,), 1.2).double()]) == 0
+    assert certified_bound([torch.full((1,), 1.2).double(), torch.zeros(0).double()]) == 0
 
 
 @pytest.mark.parametrize(("dim", "nats"), [(1, 0.02), (1, 1.0), (5, 2.0)])

@@ -37,7 +37,9 @@ def estimate(value=1.0, **changes):
         "origin": "critic",
         "ceiling": 7.0,
         "certified": 0.5,
+        "p_value": 0.001,
         "pointwise": np.linspace(-1, 3, 9),
+        "influence": np.linspace(-2, 2, 9),
         "baseline": None,
         "effective_sample_size": 1234.5,
         "readouts": {"JSD": 0.9, "DV": 1.0, "InfoNCE": 0.95, "plug-in": 1.1},
@@ -50,8 +52,9 @@ def estimate(value=1.0, **changes):
 def same(a, b):
     """All fields but the scorer."""
     for field in dataclasses.fields(MIEstimate):
-        if field.name == "pointwise":
-            np.testing.assert_array_equal(a.pointwise, b.pointwise, strict=True)
+        if field.name in ("pointwise", "influence"):
+            arrays = getattr(a, field.name), getattr(b, field.name)
+            np.testing.assert_array_equal(*arrays, strict=True)
         elif field.name == "history":
             assert repr(a.history) == repr(b.history)  # holds NaN
             assert all(isinstance(look, Checkpoint) for look in b.history)
@@ -158,7 +161,9 @@ def test_bits_are_nats_over_log_2_in_every_field():
     assert bits.units == "bits"
     for name in ("value", "standard_error", "ceiling", "certified", "baseline", "gain"):
         assert getattr(bits, name) == pytest.approx(getattr(nats, name) / log2), name
-    np.testing.assert_allclose(bits.pointwise, nats.pointwise / log2)
+    for name in ("pointwise", "influence"):
+        np.testing.assert_allclose(getattr(bits, name), getattr(nats, name) / log2)
+    assert bits.p_value == nats.p_value
     for name, number in nats.readouts.items():
         assert bits.readouts[name] == pytest.approx(number / log2)
     assert bits.score([1.0], [3.0]) == pytest.approx([4 / log2])
@@ -199,7 +204,7 @@ def test_scores_come_from_the_scorer_and_not_from_a_file(tmp_path):
         {},
         {"baseline": 0.1 + 0.2, "origin": "baseline and critic", "warnings": ("a", "b")},
         {"readouts": {"JSD": -math.inf, "DV": math.nan}, "ceiling": math.inf},
-        {"history": (), "pointwise": np.zeros(0)},
+        {"history": (), "pointwise": np.zeros(0), "p_value": None},
     ],
 )
 @pytest.mark.parametrize("units", ["nats", "bits"])
@@ -236,6 +241,7 @@ def test_comparing_results_compares_no_arrays():
 
 
 def test_arrays_stay_out_of_the_repr():
+    assert "influence" not in repr(estimate())
     assert "pointwise" not in repr(estimate())
     assert "history" not in repr(estimate())
     assert "value=1.0" in repr(estimate())

@@ -70,6 +70,35 @@ def test_rows_are_taken_from_x_y_and_groups_alike():
     assert Samples(matrix(), matrix())[torch.tensor([0])].groups is None
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["b", "b", "a", "c"],
+        [7.5, 7.5, -1.0, 9.0],
+        pd.Series([5, 5, 2, 6]),
+        torch.tensor([1, 1, 0, 2]),
+    ],
+    ids=["text", "numbers", "pandas", "tensor"],
+)
+def test_labels_of_groups_become_numbers_from_0(labels):
+    samples = as_samples(matrix(), matrix(), labels)
+    assert samples.groups.tolist() == [1, 1, 0, 2]
+    assert samples.groups.dtype == torch.int64
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], np.zeros((4, 1)), 3])
+def test_groups_need_one_label_for_each_sample(labels):
+    with pytest.raises(ValueError, match="groups: expected one label for each of 4 samples, rec"):
+        as_samples(matrix(), matrix(), labels)
+
+
+def test_few_groups_are_refused():
+    groups = torch.arange(60) % 20
+    check_estimable(Samples(matrix(60), matrix(60), groups))
+    with pytest.raises(ValueError, match="groups: expected at least 20 groups, received 19; make"):
+        check_estimable(Samples(matrix(60), matrix(60), groups.clamp(max=18)))
+
+
 def spoiled(value):
     x = matrix(8)
     x[[3, 7]] = value

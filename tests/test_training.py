@@ -54,7 +54,7 @@ def mlp(dim=1):
         return Separable.mlp(dim, dim)
 
 
-def trained(estimator, samples, *, fallback=None, **budget):
+def trained(estimator, samples, *, fallback=None, margin=1.0, **budget):
     """Train on two thirds; returns the looks and the third to stop on."""
     cut = 2 * len(samples) // 3
     rows = torch.arange(len(samples))
@@ -67,6 +67,7 @@ def trained(estimator, samples, *, fallback=None, **budget):
             fallback=fallback or Independence(),
             budget=Budget(**{"batch_size": 64, "steps": 300} | budget),
             generator=seeded(),
+            margin=margin,
         )
     )
     return looks, stop
@@ -118,6 +119,17 @@ def test_a_fallback_that_is_the_truth_is_not_beaten():
     looks, stop = trained(estimator, gaussian(450), fallback=fallback)
     assert estimator.critic is fallback
     assert looks[0].train == looks[0].stop == pytest.approx(value_on(stop, estimator))
+
+
+def test_the_margin_is_in_standard_errors():
+    # The better critic is better by an unknown number of standard errors, between 0 and 1000.
+    fallback = Exact(CorrelatedGaussian(1, 0.7), scale=0.5)
+    kept = []
+    for margin in (0.0, 1000.0):
+        estimator = MIEstimator(mlp())
+        trained(estimator, gaussian(450), fallback=fallback, margin=margin)
+        kept.append(estimator.critic is fallback)
+    assert kept == [False, True]
 
 
 def test_a_poor_fallback_is_beaten():
