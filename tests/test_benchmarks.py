@@ -116,3 +116,19 @@ def test_the_term_ablation_names_missing_data(tmp_path):
     assert done.returncode == 2
     assert "error: " in done.stderr
     assert "nowhere.npz" in done.stderr
+
+
+def test_which_number_draws_its_figures(tmp_path):
+    done = run("--smoke", "--out", "results", cwd=tmp_path, script="which_number.py")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "results" / "which_number.json").read_text())
+    assert {row["figure"] for row in content["rows"]} == {
+        "bracket", "samples", "deterministic", "parts"
+    }  # fmt: skip
+    for row in content["rows"]:
+        assert (row["true"] is None) == (row["law"] == "deterministic")
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["certified"] <= row["ceiling"]
+    for figure in ("bracket", "samples", "deterministic", "parts"):
+        image = matplotlib.image.imread(tmp_path / "results" / f"which_number_{figure}.png")
+        assert image.std() > 0.01
