@@ -213,17 +213,12 @@ def cross_fit(
             break
         fallback = copy.deepcopy(critic)
 
-    constant = free_constant(critic, objective, stop)
-    of_baseline = None
-    if known is not None:
-        readout = read_out(known, objective, report, constant=free_constant(known, objective, stop))
-        with torch.no_grad():
-            pointwise = known(report.x, report.y).double().cpu()
-        of_baseline = Known(readout, pointwise, shortfall(known, objective, len(report), generator))
+    last = recipe.objectives[-1]
+    constant = free_constant(critic, last, stop)
     return Fold(
         parts.report,
-        read_out(critic, objective, report, constant=constant),
-        of_baseline,
+        read_out(critic, last, report, constant=constant),
+        None if known is None else read_out_known(known, last, stop, report, generator),
         divergence_terms(critic, report, constant or 0.0),
         shuffled_sums(critic, report, generator),
         looks,
@@ -232,12 +227,20 @@ def cross_fit(
 
 
 @torch.no_grad()
-def shortfall(
-    known: EllipticalRatio, objective: Objective, n: int, generator: torch.Generator
-) -> Evaluation:
-    """R(T_0) - E_P[T_0] on n samples of the law whose log-ratio is T_0; see `Known`."""
-    device = known.correlations.device
-    samples = Samples(*[part.to(device) for part in known.sample(n, generator)])
-    critic = Encoded(known)
-    terms = critic(samples.x, samples.y).cpu()
-    return read_out(critic, objective, samples, constant=0.0).estimate.less(mean_of(terms))
+def read_out_known(
+    known: EllipticalRatio,
+    objective: Objective,
+    stop: Samples,
+    report: Samples,
+    generator: torch.Generator,
+) -> Known:
+    """What a baseline says of `report`, and what it would say of samples of its own law."""
+    constant = free_constant(known, objective, stop)
+    own = Samples(*[part.to(report.x.device) for part in known.sample(len(report), generator)])
+    its = Encoded(known)
+    ideal = read_out(its, objective, own, constant=None if constant is None else 0.0)
+    return Known(
+        read_out(known, objective, report, constant=constant),
+        known(report.x, report.y).double().cpu(),
+        ideal.estimate.less(mean_of(its(own.x, own.y).cpu())),
+    )
