@@ -8,9 +8,9 @@ import torch
 from mi_estimators import DV, JSD
 from mi_estimators.baselines import EllipticalRatio, Independence
 from mi_estimators.canonical import Canonical
-from mi_estimators.cross_fitting import MeanScorer, Scorer, shortfall, split_folds
+from mi_estimators.cross_fitting import MeanScorer, Scorer, read_out_known, split_folds
 from mi_estimators.distributions import CorrelatedGaussian
-from mi_estimators.samples import as_samples
+from mi_estimators.samples import Samples, as_samples
 
 
 def seeded(seed=0):
@@ -77,16 +77,26 @@ def test_scorers_map_take_off_the_constant_and_average():
     torch.testing.assert_close(torch.from_numpy(mean), scores / 2)
 
 
+def known_of(ratio, law, objective, n=1000):
+    stop, report = (Samples(*law.sample(m, generator=seeded(m))) for m in (100, n))
+    return read_out_known(ratio, objective, stop, report, seeded()), report
+
+
 @pytest.mark.parametrize("objective", [JSD(), DV()], ids=repr)
 def test_a_readout_lacks_nothing_of_weak_dependence(objective):
-    ratio, _ = exact(2, 0.5)
-    lacks = shortfall(ratio, objective, 1000, seeded())
-    assert lacks.influence.shape == (1000,)
-    assert abs(lacks.value) < 4 * lacks.standard_error() + 0.01
+    ratio, law = exact(2, 0.5)
+    known, report = known_of(ratio, law, objective)
+    torch.testing.assert_close(known.pointwise, law.log_ratio(report.x, report.y))
+    error = known.readout.estimate.standard_error()
+    assert abs(known.readout.estimate.value - law.mutual_information()) < 4 * error
+    assert known.shortfall.influence.shape == (1000,)
+    assert abs(known.shortfall.value) < 4 * known.shortfall.standard_error() + 0.01
 
 
 def test_a_readout_lacks_what_is_beyond_the_logarithm_of_n():
     ratio, law = exact(8, 0.98)  # 12.9 nats, clipped at log 200
-    lacks = shortfall(ratio, JSD(), 200, seeded())
-    assert lacks.value < math.log(200) + 1 - law.mutual_information() + 0.5
-    assert lacks.value < -20 * lacks.standard_error()
+    known, _ = known_of(ratio, law, JSD(), n=200)
+    assert known.shortfall.value < math.log(200) + 1.5 - law.mutual_information()
+    assert known.shortfall.value < -20 * known.shortfall.standard_error()
+    seen = known.readout.estimate.value - known.pointwise.mean().item()
+    assert abs(known.shortfall.value - seen) < 1  # the law is the ratio's own

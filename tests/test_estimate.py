@@ -619,7 +619,7 @@ def test_on_gaussians_the_closed_form_is_enough(dim, rho, n, options):
     assert "to which a critic had nothing to add" in str(result)
 
 
-@pytest.mark.parametrize(("dim", "n"), [(1, 100), (5, 500), (20, 1000)])
+@pytest.mark.parametrize(("dim", "n"), [(5, 500), (20, 1000)])
 def test_independent_samples_are_within_3_standard_errors_of_0(dim, n):
     x, y = torch.randn(2, n, dim, generator=seeded()).double()
     result = estimate_mi(x, y, **DEFAULT)

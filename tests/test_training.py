@@ -194,6 +194,13 @@ def test_patience_counts_looks_without_a_better_one(patience):
     assert looks[-1].step == patience * LOOK_EVERY
 
 
+def test_patience_begins_anew_with_each_better_look():
+    # Small steps towards the truth: every look is better than the one before.
+    critic = Exact(CorrelatedGaussian(1, 0.7), scale=0.1)
+    looks, _ = trained(MIEstimator(critic), gaussian(900), patience=1, learning_rate=1e-3)
+    assert looks[-1].step == 300
+
+
 def test_the_train_value_is_the_mean_since_the_last_look():
     law = CorrelatedGaussian(1, 0.7)
     critic = Exact(law)
