@@ -24,8 +24,8 @@ QUICK = {
     "progress": False,
 }
 
-# Some checks do not pass y, without which there are no pairs to score; some fit 15 samples or fewer,
-# not 10 for each fold; and a default has to be a number: ours are frozen parts, None is without.
+# Some checks do not pass y, without which there are no pairs; some fit 15 samples or fewer, not 10
+# for each fold; and a default has to be a number, where ours are frozen parts (None: without).
 PAIRS = "score_samples.* missing 1 required positional argument: 'y'"
 FEW = "each fold needs 10 samples"
 NOT_APPLICABLE = {
