@@ -30,11 +30,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
-        """The log-ratio for samples like these, a critic without parameters.
-
-        Raises:
-            ValueError: If x or y does not vary, or there are not more samples than dimensions.
-        """
+        """The log-ratio for samples like these, a critic without parameters."""
 
     def information(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Evaluation:
         """Mutual information in nats, and how each sample pulls it.
@@ -234,8 +230,8 @@ class _TQuantiles(nn.Module):
     def forward(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         if self.df == math.inf:
             return z
-        place = ((z + 6) * 400).clamp(0, 4800 - 1e-6)
-        left = place.floor().long()
+        place = ((z + 6) * 400).clamp(0, 4800)
+        left = place.floor().long().clamp(max=4799)
         knots = self.knots.to(z)
         return torch.lerp(knots[left], knots[left + 1], place - left)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mi_estimators.critics import Separable, mlp
 
+LARGEST = 1 - 1e-6  # correlation that is told from 1: in float32, there is not much beyond
 MANY = 0.5  # nats of bias from which on directions and correlations need samples of their own
 
 
@@ -26,7 +27,7 @@ class Canonical:
         map_x: Shape `[dx, ex]`: `(x - mean_x) @ map_x` is white, its first coordinates paired.
         mean_y: Shape `[dy]`.
         map_y: Shape `[dy, ey]`.
-        correlations: ρ, shape `[k]` with k = min(ex, ey), the largest first.
+        correlations: ρ, shape `[k]` with k = min(ex, ey); as fitted, the largest first.
     """
 
     mean_x: Float[Tensor, " dx"]
@@ -39,14 +40,13 @@ class Canonical:
     def fit(cls, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "Canonical":
         """Analyse samples; directions in which they do not vary are dropped.
 
-        Raises:
-            ValueError: If x or y does not vary at all.
+        Where one side does not vary at all, its one coordinate is 0.
         """
-        (mean_x, white_x), (mean_y, white_y) = _whitening("x", x), _whitening("y", y)
+        (mean_x, white_x), (mean_y, white_y) = _whitening(x), _whitening(y)
         u, v = (x.double() - mean_x) @ white_x, (y.double() - mean_y) @ white_y
         left, correlations, right = torch.linalg.svd(u.mT @ v / len(u))
         # With fewer samples than dimensions some correlations are 1 by chance alone.
-        correlations = correlations.clamp(max=1 - 1e-9)
+        correlations = correlations.clamp(max=LARGEST)
         return cls(mean_x, white_x @ left, mean_y, white_y @ right.mT, correlations)
 
     @classmethod
@@ -84,7 +84,7 @@ class Canonical:
         return (y - self.mean_y) @ self.map_y
 
     def _keep(self, correlations: Tensor, kept: Tensor) -> "Canonical":
-        return replace(self, correlations=correlations.where(kept, 0.0))
+        return replace(self, correlations=correlations.clamp(max=LARGEST).where(kept, 0.0))
 
     @property
     def information(self) -> float:
@@ -104,7 +104,7 @@ def information_bias(n: int, dim_x: int, dim_y: int) -> float:
 
     Example:
         >>> information_bias(1000, 10, 10), 10 * 10 / 2000
-        (0.05055..., 0.05)
+        (0.05058..., 0.05)
     """
     if n - 1 < dim_x + dim_y:
         raise ValueError(
@@ -118,13 +118,13 @@ def information_bias(n: int, dim_x: int, dim_y: int) -> float:
     return 0.5 * (log_determinant(dim_x) + log_determinant(dim_y) - log_determinant(dim_x + dim_y))
 
 
-def _whitening(name: str, samples: Float[Tensor, "N d"]) -> tuple[Tensor, Tensor]:
+def _whitening(samples: Float[Tensor, "N d"]) -> tuple[Tensor, Tensor]:
     samples = samples.double()
     mean = samples.mean(0)
     variances, directions = torch.linalg.eigh((samples - mean).mT @ (samples - mean) / len(samples))
-    varies = variances > 1e-10 * variances[-1]
-    if not bool(varies[-1]):
-        raise ValueError(f"{name}: expected samples that vary, received {len(samples)} equal rows")
+    varies = variances > 1e-10 * variances[-1].clamp(min=1e-200)
+    if not bool(varies.any()):
+        return mean, torch.zeros_like(directions[:, :1])
     return mean, directions[:, varies] * variances[varies].rsqrt()
 
 
@@ -189,7 +189,9 @@ class _Coordinates(nn.Module):
         """Multiple correlation of each column with these coordinates, weighted like them."""
         centred = samples.float() - self.mean
         loadings = centred.mT @ self(samples.float()) / len(samples)
-        return loadings.square().sum(1).sqrt() / centred.square().mean(0).sqrt()
+        # A column that does not vary, or hardly, in these samples has no correlation.
+        deviations = centred.square().mean(0).sqrt().clamp(min=1e-6)
+        return loadings.square().sum(1).sqrt() / deviations
 
 
 class _Encoder(nn.Module):

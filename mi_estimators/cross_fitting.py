@@ -102,11 +102,13 @@ class Known(NamedTuple):
         pointwise: T_0 of each sample, unclipped.
         shortfall: R(T_0) - E_P[T_0] on as many samples of a law whose log-ratio *is* T_0: what the
             readout lacks, by its clip and its finite number of pairs, where nothing is lacking.
+        scorer: T_0 for new pairs.
     """
 
     readout: Readout
     pointwise: Tensor
     shortfall: Evaluation
+    scorer: "Scorer"
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def cross_fit(
 
     critic = copy.deepcopy(recipe.critic)
     if critic is None:
-        critic = canonical_critic(fitted_on.x, fitted_on.y)
+        critic = canonical_critic(fitted_on.x, fitted_on.y).float()
     fallback: Critic = Independence()
     known: EllipticalRatio | None = None
     if recipe.baseline is not None:
@@ -209,8 +211,8 @@ def cross_fit(
             looks.append(Checkpoint(number, repr(template), *look))
         bar.total -= recipe.budget.steps - step
         critic = estimator.critic
-        if critic is fallback:  # no objective that follows has anything to build on
-            break
+        if critic is fallback and template is recipe.objectives[0]:
+            break  # no objective that follows has anything to build on
         fallback = copy.deepcopy(critic)
 
     last = recipe.objectives[-1]
@@ -218,7 +220,9 @@ def cross_fit(
     return Fold(
         parts.report,
         read_out(critic, last, report, constant=constant),
-        None if known is None else read_out_known(known, last, stop, report, generator),
+        None
+        if known is None
+        else read_out_known(known, last, stop, report, (map_x, map_y), generator),
         divergence_terms(critic, report, constant or 0.0),
         shuffled_sums(critic, report, generator),
         looks,
@@ -232,6 +236,7 @@ def read_out_known(
     objective: Objective,
     stop: Samples,
     report: Samples,
+    maps: tuple[Map, Map],
     generator: torch.Generator,
 ) -> Known:
     """What a baseline says of `report`, and what it would say of samples of its own law."""
@@ -243,4 +248,5 @@ def read_out_known(
         read_out(known, objective, report, constant=constant),
         known(report.x, report.y).double().cpu(),
         ideal.estimate.less(mean_of(its(own.x, own.y).cpu())),
+        Scorer(maps, copy.deepcopy(known).cpu(), constant or 0.0),
     )

@@ -29,6 +29,7 @@ from mi_estimators.samples import Samples, as_samples, check_estimable
 from mi_estimators.training import Budget
 
 SIGNIFICANT = 2.0  # standard errors from which on a difference counts
+ROUNDING = 1e-9  # nats that a difference of equal numbers may show
 FEW_DIMENSIONS = 3  # of x and y together, for nearest neighbours
 
 
@@ -93,9 +94,8 @@ def estimate_mi(
         FloatingPointError: If the readout overflows.
 
     Example:
-        >>> rng = np.random.default_rng(0)
-        >>> x = rng.normal(size=1000)
-        >>> y = x + rng.normal(size=1000)  # I = log(2) / 2 = 0.347 nats
+        >>> x, noise = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+        >>> y = x + noise  # I = log(2) / 2 = 0.347 nats
         >>> result = estimate_mi(x, y, budget=Budget(folds=2, steps=100))
         >>> abs(result.value - 0.347) < 4 * result.standard_error
         True
@@ -129,7 +129,8 @@ def estimate_mi(
         delay=0 if progress else 2,
     )
     try:
-        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
+        # Initial weights come from the global generator; the caller may be under no_grad.
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
             for parts in split_folds(len(samples), budget.folds, generator, samples.groups):
                 bar.set_description(f"critic {len(folds) + 1} of {budget.folds}")
@@ -150,38 +151,47 @@ def combine(
     """One estimate from the folds, the baseline and the neighbours; see `estimate_mi`."""
     order = torch.cat([fold.rows for fold in folds]).argsort()
     groups = samples.groups
+    last, n = recipe.objectives[-1], max(len(fold.rows) for fold in folds)
+    ceiling = min(math.log(n), last.ceiling(block_size(n) - 1))
     held_out = pool([fold.readout for fold in folds], order)
+    scorers = [fold.scorer for fold in folds]
     chosen, origin, closed_form = held_out.estimate, "critic", None
     x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
     known = [fold.known for fold in folds if fold.known is not None]
     if recipe.baseline is not None:
         of_baseline = pool([part.readout for part in known], order)
         if not held_out.estimate.less(of_baseline.estimate).exceeds(SIGNIFICANT, groups):
-            held_out = of_baseline
+            held_out, scorers = of_baseline, [part.scorer for part in known]
         mean = mean_of(torch.cat([part.pointwise for part in known])[order])
         # In so many dimensions that the closed form would be mostly noise, T_0 is all held out.
         few = x.shape[1] * y.shape[1] / (2 * len(samples)) <= MANY
         closed = recipe.baseline.information(x, y) if few else mean
         lacks = held_out.estimate.less(mean)
-        expected = Evaluation.pool(part.shortfall for part in known)
+        expected, lacks_error = Evaluation.pool(part.shortfall for part in known), 0.0
         if abs(expected.value) > SIGNIFICANT * expected.standard_error():
             lacks = Evaluation(lacks.value - expected.value, lacks.influence)
+            lacks_error = expected.standard_error()
         chosen, origin, closed_form = closed, "baseline", closed.value
-        if abs(lacks.value) > SIGNIFICANT * lacks.standard_error(groups):
+        # A readout at its ceiling says nothing against a closed form that is above it.
+        silent = closed.value > 0.8 * ceiling < held_out.estimate.value
+        lacks_error = math.hypot(lacks_error, lacks.standard_error(groups), ROUNDING)
+        if not silent and abs(lacks.value) > SIGNIFICANT * lacks_error:
             chosen = Evaluation(closed.value + lacks.value, held_out.estimate.influence)
             origin = "baseline and critic"
-    if neighbours is not None and origin != "baseline" and few_and_continuous(x, y):
+    if neighbours is not None and few_and_continuous(x, y):
         nearest = mean_of(neighbours.pointwise(x, y))
-        if nearest.value > chosen.value - SIGNIFICANT * chosen.standard_error(groups):
+        more = nearest.less(chosen)
+        # A closed form must be refuted; a critic is merely a bound.
+        if more.exceeds(SIGNIFICANT if origin == "baseline" else -SIGNIFICANT, groups):
             chosen, origin = nearest, "neighbours"
-    last, n = recipe.objectives[-1], max(len(fold.rows) for fold in folds)
-    ceiling = min(math.log(n), last.ceiling(block_size(n) - 1))
+    # The coefficients of a closed form vary also where, at independence, no sample pulls at it.
+    of_noise = math.sqrt(x.shape[1] * y.shape[1] / 2) / len(x) if origin.startswith("base") else 0.0
     readouts = {name: part.value for name, part in held_out.others.items()}
     readouts |= {"plug-in": held_out.pointwise.mean().item()}
     sums = torch.stack([fold.shuffled for fold in folds]).sum(0)
     return MIEstimate(
         value=chosen.value,
-        standard_error=chosen.standard_error(groups),
+        standard_error=math.hypot(chosen.standard_error(groups), of_noise),
         kind=last.kind if origin == "critic" else "neither",
         origin=origin,
         ceiling=ceiling,
@@ -197,7 +207,7 @@ def combine(
         warnings=tuple(
             warnings_of(origin, held_out, (samples.x.shape[1], samples.y.shape[1]), x, y)
         ),
-        scorer=MeanScorer(tuple(fold.scorer for fold in folds)),
+        scorer=MeanScorer(tuple(scorers)),
     )
 
 

@@ -78,8 +78,8 @@ class OneHot(Preprocessor):
             indicator, which the column itself is.
 
     Example:
-        >>> labels = torch.tensor([[0.0], [5.0], [7.0], [5.0]])
-        >>> OneHot().fit(labels)(labels)
+        >>> labels = torch.tensor([[0.0], [5.0], [7.0], [5.0]]).repeat(10, 1)
+        >>> OneHot().fit(labels)(labels)[:4]
         tensor([[0., 0.],
                 [1., 0.],
                 [0., 1.],

@@ -179,7 +179,7 @@ def block_size(n: int) -> int:
     return -(-n // -(-n // BLOCK))
 
 
-def certified_bound(bounds: Sequence[Float[Tensor, " m"]], *, level: float = 0.95) -> float:
+def certified_bound(bounds: Sequence[Tensor], *, level: float = 0.95) -> float:
     """A mutual information that is exceeded with confidence `level`, in nats, at any sample size.
 
     `bounds` holds, for each critic, independent terms of the held-out 2 JS (`divergence_terms`).
@@ -228,8 +228,8 @@ def shuffled_sums(
 ) -> Float[Tensor, " S"]:
     """Sums of T over the pairs, and over pairs whose y are shuffled within blocks.
 
-    Without dependence all of them have the same law: the share that is as large as the first is a
-    p-value for independence, exact at any sample size.
+    Without dependence, and for a critic that never saw these samples, all of them have one law: the
+    share that is as large as the first is a p-value of independence, exact at any sample size.
     """
     sums = torch.zeros(shuffles + 1, dtype=torch.float64)
     some = torch.arange(min(len(samples), SHUFFLED))

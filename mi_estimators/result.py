@@ -55,8 +55,8 @@ class MIEstimate:
             limit of the held-out Jensen-Shannon divergence (see `readout.certified_bound`). Far
             below `value`, and the only figure here that no critic can spoil.
         p_value: Of independence, by shuffling y among the held-out samples under the same critics:
-            the probability of a dependence as clear as this by chance, exact at any sample size.
-            None with groups.
+            the probability of a dependence as clear as this by chance. Exact for each fold, nearly
+            so over all, as the critics know each other's samples. None with groups.
         pointwise: log p(x, y) / p(x)p(y) of every sample by a critic that never saw it, shape [N],
             in the order of the input. Its mean is the plug-in estimate E_P[log r], which is no
             bound and in general not `value`.

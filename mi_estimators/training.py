@@ -84,9 +84,10 @@ def train_critic(
     stays.
     """
     critic, objective = estimator.critic, estimator.objective
+    parameters = [*critic.parameters()]  # none, if it is a closed form
     average: Any = AveragedModel(critic, multi_avg_fn=_moving_average)
     optimiser = torch.optim.AdamW(
-        [*critic.parameters()] or [torch.zeros(())],
+        parameters or [torch.zeros(())],
         lr=budget.learning_rate,
         weight_decay=1e-2,
         fused=True,
@@ -109,7 +110,8 @@ def train_critic(
             (-value).backward()
         optimiser.step()
         schedule.step()
-        average.update_parameters(critic)
+        if parameters:
+            average.update_parameters(critic)
         recent.append(value.detach())
         if step % LOOK_EVERY == 0 or step == budget.steps:
             unseen = evaluate(objective, score_blocks(average.module, stop))

@@ -470,6 +470,10 @@ def reading(value, error):
     return Readout(evaluation, others, torch.full((N // 2,), value).double(), 10.0)
 
 
+def scorer_of(critic):
+    return Scorer((torch.sin, torch.sin), critic, 0.0)
+
+
 def decided(
     *, critic, known=None, t_0=0.0, shortfall=0.0, closed_form=None, neighbours=None, dim=1
 ):
@@ -480,10 +484,11 @@ def decided(
         stated = None
         if known is not None:
             lacking = Evaluation(shortfall, spread_of(0.01)[: N // 2])
-            stated = Known(reading(*known), torch.full((N // 2,), t_0).double(), lacking)
+            terms = torch.full((N // 2,), t_0).double()
+            stated = Known(reading(*known), terms, lacking, scorer_of(Independence()))
         looks = [Checkpoint(fold, "DV()", 0, 0.0, 0.0)]
         sums = torch.tensor([1.0, 3.0, 0.0, 0.5]) - 2 * fold * torch.arange(4)  # 2, 4, -4, -5
-        scorer = Scorer((torch.sin, torch.sin), Independence(), 0.0)
+        scorer = scorer_of(Independence())
         folds.append(
             Fold(rows, reading(*critic), stated, torch.zeros(10).double(), sums, looks, scorer)
         )
@@ -510,7 +515,7 @@ def saying(value):
 def test_no_gain_leaves_the_closed_form():
     result = decided(critic=(0.8, 0.1), known=(0.8, 0.1), t_0=0.8, closed_form=0.75)
     assert (result.value, result.origin, result.kind) == (0.75, "baseline", "neither")
-    assert result.standard_error == pytest.approx(0.3)
+    assert result.standard_error == pytest.approx(math.hypot(0.3, math.sqrt(1 / 2) / N))
     np.testing.assert_allclose(result.influence, spread_of(0.3))
     assert result.p_value == 0.5  # of the sums 2, 2, -4 and -5, over both folds
     assert result.gain == 0
@@ -540,22 +545,33 @@ def test_a_poor_critic_does_not_take_from_the_baseline():
 
 
 def test_a_baseline_that_claims_too_much_is_corrected_downwards():
-    result = decided(critic=(2.9, 0.05), known=(1.0, 0.05), t_0=4.6, closed_form=4.62)
-    assert result.value == pytest.approx(4.62 + 2.9 - 4.6)
+    result = decided(critic=(2.0, 0.05), known=(1.0, 0.05), t_0=4.6, closed_form=4.62)
+    assert result.value == pytest.approx(4.62 + 2.0 - 4.6)
     assert result.origin == "baseline and critic"
-    assert result.gain == pytest.approx(-1.7)
+    assert result.gain == pytest.approx(-2.6)
     alone = decided(critic=(1.0, 0.05), known=(1.0, 0.05), t_0=4.6, closed_form=4.62)
     assert alone.value == pytest.approx(4.62 + 1.0 - 4.6)
 
 
 def test_what_the_readout_would_lack_were_the_baseline_true_is_not_held_against_it():
-    said = {"critic": (7.0, 0.05), "known": (7.0, 0.05), "t_0": 12.0, "closed_form": 12.9}
-    result = decided(**said, shortfall=-5.0)
+    said = {"critic": (2.0, 0.05), "known": (2.0, 0.05), "t_0": 12.0, "closed_form": 12.9}
+    result = decided(**said, shortfall=-10.0)
     assert (result.value, result.origin) == (12.9, "baseline")
-    result = decided(**said, shortfall=-4.0)
-    assert result.value == pytest.approx(12.9 + 7.0 - 12.0 + 4.0)
+    result = decided(**said, shortfall=-9.0)
+    assert result.value == pytest.approx(12.9 + 2.0 - 12.0 + 9.0)
     within_its_error = decided(**said, shortfall=0.01)
-    assert within_its_error.value == pytest.approx(12.9 + 7.0 - 12.0)
+    assert within_its_error.value == pytest.approx(12.9 + 2.0 - 12.0)
+
+
+def test_a_readout_at_its_ceiling_says_nothing_against_a_closed_form_above_it():
+    said = {"known": (2.9, 0.05), "t_0": 12.0, "closed_form": 12.9}  # the ceiling is ln 20 = 3.0
+    assert decided(critic=(2.9, 0.05), **said).value == 12.9
+    assert decided(critic=(2.9, 0.05), **(said | {"closed_form": 2.0})).value != 2.0
+
+
+def test_a_difference_made_of_rounding_does_not_count():
+    result = decided(critic=(1e-15, 0.0), known=(1e-15, 0.0), t_0=0.0, closed_form=0.01)
+    assert (result.value, result.origin) == (0.01, "baseline")
 
 
 def test_without_a_baseline_only_neighbours_can_take_the_critics_place():
@@ -577,9 +593,11 @@ def test_neighbours_far_below_the_critic_do_not_count(said, origin):
     assert decided(critic=(0.5, 0.1), neighbours=saying(said)).origin == origin
 
 
-def test_neighbours_are_not_asked_where_the_baseline_is_enough_or_dimensions_are_many():
+def test_neighbours_must_refute_a_baseline_and_are_not_asked_in_many_dimensions():
     enough = {"critic": (0.8, 0.1), "known": (0.8, 0.1), "t_0": 0.8, "closed_form": 0.75}
-    assert decided(**enough, neighbours=saying(5.0)).origin == "baseline"
+    assert decided(**enough, neighbours=saying(0.8)).origin == "baseline"
+    assert decided(**enough, neighbours=saying(0.2)).origin == "baseline"
+    assert decided(**enough, neighbours=saying(5.0)).origin == "neighbours"
     assert decided(critic=(0.5, 0.1), neighbours=saying(5.0), dim=2).origin == "critic"
 
 
@@ -718,3 +736,37 @@ def test_where_the_copula_claims_too_much_the_estimate_goes_below_it():
     assert result.value == pytest.approx(3.26, abs=0.4)
     assert result.origin == "baseline and critic"
     assert result.certified < 3.26
+
+
+# --- awkward samples ------------------------------------------------------------------------------
+
+
+def awkward():
+    x, noise = torch.randn(2, 200, 2, generator=seeded()).double()
+    event = torch.zeros(200, 1).double()
+    event[0] = 1
+    return {
+        "y is x": (x, x),
+        "a shared column": (x, torch.cat([x[:, :1], noise[:, :1]], 1)),
+        "a rare event": (event, x),
+        "a rare event among others": (torch.cat([event, x], 1), x + noise),
+        "two values": (x.sign(), x),
+    }
+
+
+@pytest.mark.parametrize("name", awkward())
+@pytest.mark.parametrize("preprocess", [(NormalScores(),), ()], ids=["scores", "raw"])
+def test_awkward_samples_give_a_number(name, preprocess):
+    x, y = awkward()[name]
+    result = estimate_mi(x, y, preprocess=preprocess, budget=Budget(folds=2, steps=10))
+    assert math.isfinite(result.value)
+    assert result.saturated or name not in ("y is x", "a shared column") or result.value > 2
+
+
+def test_training_needs_no_gradients_of_the_callers():
+    x, y = Xor().sample(600, generator=seeded())
+    budget = Budget(folds=2, steps=100)
+    outside = estimate_mi(x, y, budget=budget, neighbours=None).value
+    with torch.no_grad():
+        assert estimate_mi(x, y, budget=budget, neighbours=None).value == outside
+    assert outside > 0.05
