@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from mi_estimators.baselines import GaussianCopula
-from mi_estimators.canonical import MANY
+from mi_estimators.canonical import LARGEST, MANY
 from mi_estimators.preprocess import Compress, NormalScores, OneHot
 from mi_estimators.samples import MIN_SAMPLES
 from mi_estimators.training import Budget
@@ -31,7 +31,6 @@ LOOKED_AT = 4096  # rows, for functions of one another
 SMOOTH = 3  # columns at most, among which neighbours are near enough to show a function
 UNEXPLAINED = 0.05  # of a column's quartile range, at most, is left by a function
 EXACT = 1e-9  # of it is left by rounding
-LINE = 1e-6  # between a correlation and 1, where normal scores are functions of one another
 NAMED = 5  # columns or rows at most in one finding
 
 
@@ -265,7 +264,7 @@ def _too_much(pairs: _Pairs) -> Iterator[Finding]:
     if dim_x + dim_y > n // 2:
         return
     x, y = (NormalScores().fit(side)(side) for side in sides)
-    if GaussianCopula().fit(x, y).correlations.max() > 1 - LINE:
+    if GaussianCopula().fit(x, y).correlations.max() >= LARGEST:
         return  # a function, or the same
     nats, ceiling = GaussianCopula().information(x, y).value, math.log(n / Budget().folds)
     if nats > 0.8 * ceiling:
