@@ -55,7 +55,16 @@ Row = dict[str, Any]
 
 TRUE = "true log-ratio"
 # Modules that no estimate depends on other than through the samples, which have their own hash.
-NOT_ESTIMATING = ("__init__", "distributions", "bijections", "testing")
+NOT_ESTIMATING = (
+    "__init__",
+    "bijections",
+    "combination",
+    "conditional",
+    "distributions",
+    "preflight",
+    "sklearn",
+    "testing",
+)
 
 
 @dataclass(frozen=True)

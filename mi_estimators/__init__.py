@@ -6,6 +6,7 @@ Two arrays and one number: `estimate_mi(x, y)`. A term in a training loop: `MIEs
 """
 
 from mi_estimators.baselines import GaussianCopula, TCopula
+from mi_estimators.conditional import estimate_conditional_mi, estimate_total_correlation
 from mi_estimators.critics import (
     TUBA,
     Bilinear,
@@ -36,6 +37,7 @@ from mi_estimators.objectives import (
     ReverseKL,
     SquaredHellinger,
 )
+from mi_estimators.preflight import preflight
 from mi_estimators.preprocess import Compress, NormalScores, OneHot
 from mi_estimators.result import MIEstimate
 from mi_estimators.scores import PairScores
@@ -80,6 +82,9 @@ __all__ = [
     "Shuffled",
     "SquaredHellinger",
     "TCopula",
+    "estimate_conditional_mi",
     "estimate_mi",
+    "estimate_total_correlation",
     "mlp",
+    "preflight",
 ]

@@ -52,8 +52,11 @@ def test_the_public_names_are_these():
             "SquaredHellinger",
             "TCopula",
             "TUBA",
+            "estimate_conditional_mi",
             "estimate_mi",
+            "estimate_total_correlation",
             "mlp",
+            "preflight",
         ]
     )
     assert all(hasattr(mi_estimators, name) for name in mi_estimators.__all__)
