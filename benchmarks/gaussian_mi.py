@@ -17,13 +17,11 @@ import copy
 import functools
 import json
 import math
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -35,6 +33,7 @@ import torch
 import tyro
 from jaxtyping import Float
 from provenance import provenance
+from side_by_side import side_by_side
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -271,15 +270,7 @@ def plan(options: Options) -> list[Job]:
 def run_all(jobs: Sequence[Job], options: Options, device: str) -> Iterator[list[Row]]:
     """The rows of each job, in order."""
     work = functools.partial(run, options=options, device=device)
-    if options.workers == 1:
-        torch.set_num_threads(1)
-        yield from map(work, jobs)
-        return
-    # Spawned, not forked: neither CUDA nor torch's threads survive a fork. One thread each: at
-    # these sizes a second one costs more than it brings.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, context, torch.set_num_threads, (1,)) as pool:
-        yield from pool.map(work, jobs)
+    return side_by_side(work, jobs, options.workers)
 
 
 # --- Tables -----------------------------------------------------------------------------------

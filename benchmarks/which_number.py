@@ -10,11 +10,9 @@ Four figures for docs/which_number.md:
 
 import functools
 import json
-import multiprocessing
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import torch
 import tyro
 from known_mi_laws import blobs
 from provenance import provenance
+from side_by_side import side_by_side
 from tqdm import tqdm
 
 import mi_estimators as mi
@@ -160,17 +159,6 @@ def run(job: Job, steps: int) -> Row:
     }
 
 
-def run_all(jobs: Sequence[Job], options: Options) -> list[Row]:
-    """The rows of all jobs, in order."""
-    work = functools.partial(run, steps=options.steps)
-    if options.workers == 1:
-        torch.set_num_threads(1)
-        return [work(job) for job in tqdm(jobs)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, context, torch.set_num_threads, (1,)) as pool:
-        return list(tqdm(pool.map(work, jobs), total=len(jobs)))
-
-
 def draw(rows: Sequence[Row], folder: Path) -> None:
     """The four figures."""
     for figure, abscissa, label in (
@@ -241,7 +229,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
     folder = options.out or default
     folder.mkdir(parents=True, exist_ok=True)
-    rows = run_all(plan(options), options)
+    jobs = plan(options)
+    work = functools.partial(run, steps=options.steps)
+    rows = list(tqdm(side_by_side(work, jobs, options.workers), total=len(jobs)))
     kept = {name: value for name, value in asdict(options).items() if name != "out"}
     content = provenance("which_number.py", argv, kept, "cpu") | {"rows": rows}
     (folder / "which_number.json").write_text(json.dumps(content, indent=1) + "\n")

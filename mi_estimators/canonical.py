@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_estimators.critics import Separable, mlp
+from mi_estimators.critics import Separable, Shortcut
 
 LARGEST = 1 - 1e-6  # correlation that is told from 1: in float32, there is not much beyond
 MANY = 0.5  # nats of bias from which on directions and correlations need samples of their own
@@ -57,7 +57,7 @@ class Canonical:
         quarters of the samples, and the correlations along them from the last quarter.
         """
         n = len(x)
-        if x.shape[1] * y.shape[1] / (2 * n) <= MANY:
+        if nats_of_noise(n, x.shape[1], y.shape[1]) <= MANY:
             return cls.fit(x, y).denoised(n)
         cut = 3 * n // 4
         fitted = cls.fit(x[:cut], y[:cut])
@@ -92,18 +92,28 @@ class Canonical:
         return -0.5 * torch.log1p(-self.correlations.square()).sum().item()
 
 
+def nats_of_noise(n: int, dim_x: int, dim_y: int) -> float:
+    """What n samples of independent columns show by chance, to first order: dim_x dim_y / 2n.
+
+    Example:
+        >>> nats_of_noise(1000, 10, 10)
+        0.05
+    """
+    return dim_x * dim_y / (2 * n)
+
+
 def information_bias(n: int, dim_x: int, dim_y: int) -> float:
     """What n samples of independent Gaussians are expected to show as `Canonical.information`.
 
     E log|S| of a Wishart matrix is a sum of digamma functions, so that the bias of the plug-in
     1/2 (log|Sx| + log|Sy| - log|Sxy|) is exact, whatever the correlations; to first order it is
-    dim_x dim_y / 2n.
+    `nats_of_noise`.
 
     Raises:
         ValueError: If there are not more samples than dimensions.
 
     Example:
-        >>> information_bias(1000, 10, 10), 10 * 10 / 2000
+        >>> information_bias(1000, 10, 10), nats_of_noise(1000, 10, 10)
         (0.05058..., 0.05)
     """
     if n - 1 < dim_x + dim_y:
@@ -165,8 +175,7 @@ def canonical_critic(
         relevance = torch.maximum(first.relevance(samples), second.relevance(samples**2))
         sides.append(_Encoder(first, second, whitening, relevance, widths))
     f, g = sides
-    for parameter in (*g.perceptron[-1].parameters(), *g.shortcut.parameters()):
-        nn.init.zeros_(parameter)
+    g.network.start_at_zero()
     return Separable(f, g)
 
 
@@ -217,8 +226,7 @@ class _Encoder(nn.Module):
         scales = (relevance / relevance.max()).clamp(min=least) if found else relevance + 1
         self.register_buffer("scales", scales)
         features = linear.map.shape[1] + quadratic.map.shape[1] + len(relevance) + 1
-        self.perceptron = mlp(features, *widths)
-        self.shortcut = nn.Linear(features, widths[-1], bias=False)
+        self.network = Shortcut(features, *widths)
 
     def forward(self, samples: Tensor) -> Tensor:
         centred = samples - self.linear.mean
@@ -226,5 +234,4 @@ class _Encoder(nn.Module):
         # Mean 0 and variance 1 for Gaussians.
         radius = (white.square().mean(-1, keepdim=True) - 1) * math.sqrt(white.shape[-1] / 2)
         simple = [self.linear(samples), self.quadratic(samples.square())]
-        features = torch.cat([*simple, centred * self.scales, radius], -1)
-        return self.perceptron(features) + self.shortcut(features)
+        return self.network(torch.cat([*simple, centred * self.scales, radius], -1))

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 
 from mi_estimators.objectives import Kind
 from mi_estimators.readout import Evaluation
-from mi_estimators.result import NATS, MIEstimate, Units
+from mi_estimators.result import MIEstimate, Units, conversion, normal_interval
 
 OPPOSITE: dict[Kind, Kind] = {
     "lower bound": "upper bound",
@@ -76,10 +75,7 @@ class Combination:
         Raises:
             ValueError: If `level` is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected a number between 0 and 1, received {level}")
-        half = float(ndtri((1 + level) / 2)) * self.standard_error
-        return self.value - half, self.value + half
+        return normal_interval(self.value, self.standard_error, level)
 
     def to(self, units: Units) -> "Combination":
         """The same in "nats" or "bits".
@@ -88,7 +84,7 @@ class Combination:
             ValueError: If `units` is neither.
         """
         parts = tuple(part._replace(estimate=part.estimate.to(units)) for part in self.parts)
-        factor = NATS[self.units] / NATS[units]
+        factor = conversion(self.units, units)
         return replace(
             self,
             value=self.value * factor,

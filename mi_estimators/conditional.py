@@ -15,7 +15,7 @@ from mi_estimators.ksg import KSG
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import Objective
 from mi_estimators.preprocess import Compress, NormalScores, OneHot, Preprocessor
-from mi_estimators.samples import _as_matrix
+from mi_estimators.samples import as_matrix, check_varies, device_of
 from mi_estimators.training import Budget
 
 
@@ -87,7 +87,7 @@ def estimate_conditional_mi(
         budget=budget,
         groups=groups,
         seed=seed,
-        device=_device_of(x, device),
+        device=device_of(x, device),
         progress=progress,
     )
     both = torch.cat([known["x"], known["z"]], 1)
@@ -165,7 +165,7 @@ def estimate_total_correlation(
         budget=budget,
         groups=groups,
         seed=seed,
-        device=_device_of(variables[0], device),
+        device=device_of(variables[0], device),
         progress=progress,
     )
     sides, names = list(known.values()), [f"X_{k + 1}" for k in range(len(known))]
@@ -180,7 +180,7 @@ def estimate_total_correlation(
 
 def _as_matrices(variables: Mapping[str, Any]) -> dict[str, Float[Tensor, "N _"]]:
     """Float64 matrices by their names, as long as each other, no column of them constant."""
-    sides = {name: _as_matrix(name, data) for name, data in variables.items()}
+    sides = {name: as_matrix(name, data) for name, data in variables.items()}
     first, *_ = sides
     for name, side in sides.items():
         if len(side) != len(sides[first]):
@@ -188,17 +188,5 @@ def _as_matrices(variables: Mapping[str, Any]) -> dict[str, Float[Tensor, "N _"]
                 f"{name}: expected as many samples as {first}, {len(sides[first])}, received "
                 f"{len(side)}; row i of all of them must be one observation"
             )
-        constant = (side == side[:1]).all(0).nonzero().flatten().tolist()
-        if constant:
-            raise ValueError(
-                f"{name}: expected columns that vary, received constant columns {constant}; they "
-                f"carry no information: drop them"
-            )
+        check_varies(name, side)
     return sides
-
-
-def _device_of(data: Any, device: torch.device | str | None) -> torch.device | str:
-    """The device that was asked for, else where the data is."""
-    if device is not None:
-        return device
-    return data.device if isinstance(data, Tensor) else "cpu"

@@ -66,10 +66,8 @@ class Separable(Critic):
 
         The shortcuts make the bilinear form x^T A y, all that linear dependence needs, free.
         """
-        f, g = (_Shortcut(dim, *[hidden] * layers, embedding) for dim in (dim_x, dim_y))
-        for parameter in (*g.perceptron[-1].parameters(), *g.linear.parameters()):
-            nn.init.zeros_(parameter)
-        return cls(f, g)
+        f, g = (Shortcut(dim, *[hidden] * layers, embedding) for dim in (dim_x, dim_y))
+        return cls(f, g.start_at_zero())
 
     def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
         """f(x)."""
@@ -261,12 +259,7 @@ class ConditionalGaussian(Critic):
             )
         self.dim_x = dim_x
         self.least_variance = least_variance
-        self.network = _Shortcut(dim_y, *[hidden] * layers, 2 * dim_x)
-        for parameter in (
-            *self.network.perceptron[-1].parameters(),
-            *self.network.linear.parameters(),
-        ):
-            nn.init.zeros_(parameter)
+        self.network = Shortcut(dim_y, *[hidden] * layers, 2 * dim_x).start_at_zero()
 
     def encode_x(self, x: Tensor) -> Float[Tensor, "*b d"]:
         """The vector x itself."""
@@ -305,11 +298,24 @@ def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Seque
     return nn.Sequential(*layers[:-1])
 
 
-class _Shortcut(nn.Module):
+class Shortcut(nn.Module):
+    """A perceptron beside a linear layer, which makes all that is linear free.
+
+    Args:
+        widths: As of `mlp`.
+    """
+
     def __init__(self, *widths: int) -> None:
         super().__init__()
         self.perceptron = mlp(*widths)
         self.linear = nn.Linear(widths[0], widths[-1], bias=False)
 
+    def start_at_zero(self) -> "Shortcut":
+        """Itself, with outputs of 0 until it is trained."""
+        for parameter in (*self.perceptron[-1].parameters(), *self.linear.parameters()):
+            nn.init.zeros_(parameter)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
+        """Both, added."""
         return self.perceptron(x) + self.linear(x)

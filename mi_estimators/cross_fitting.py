@@ -20,7 +20,9 @@ from mi_estimators.preprocess import Map, Preprocessor, fit_all
 from mi_estimators.readout import (
     Evaluation,
     Readout,
+    clipped_blocks,
     divergence_terms,
+    evaluate,
     free_constant,
     mean_of,
     read_out,
@@ -217,12 +219,17 @@ def cross_fit(
 
     last = recipe.objectives[-1]
     constant = free_constant(critic, last, stop)
+    of_baseline, nothing_learnt = None, critic is known
+    if known is not None:
+        of_baseline = read_out_known(known, last, stop, report, (map_x, map_y), generator)
+    if of_baseline is not None and nothing_learnt:
+        readout = of_baseline.readout
+    else:
+        readout = read_out(critic, last, report, constant=constant)
     return Fold(
         parts.report,
-        read_out(critic, last, report, constant=constant),
-        None
-        if known is None
-        else read_out_known(known, last, stop, report, (map_x, map_y), generator),
+        readout,
+        of_baseline,
         divergence_terms(critic, report, constant or 0.0),
         shuffled_sums(critic, report, generator),
         looks,
@@ -243,10 +250,10 @@ def read_out_known(
     constant = free_constant(known, objective, stop)
     own = Samples(*[part.to(report.x.device) for part in known.sample(len(report), generator)])
     its = Encoded(known)
-    ideal = read_out(its, objective, own, constant=None if constant is None else 0.0)
+    blocks = clipped_blocks(its, own, None if constant is None else 0.0)
     return Known(
         read_out(known, objective, report, constant=constant),
         known(report.x, report.y).double().cpu(),
-        ideal.estimate.less(mean_of(its(own.x, own.y).cpu())),
+        evaluate(objective.readout(), blocks).less(mean_of(its(own.x, own.y).cpu())),
         Scorer(maps, copy.deepcopy(known).cpu(), constant or 0.0),
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mi_estimators.baselines import Baseline, TCopula
-from mi_estimators.canonical import MANY
+from mi_estimators.canonical import MANY, nats_of_noise
 from mi_estimators.critics import Critic
 from mi_estimators.cross_fitting import Fold, MeanScorer, Recipe, cross_fit, split_folds
 from mi_estimators.ksg import KSG
@@ -25,7 +25,7 @@ from mi_estimators.objectives import DV, JSD, Objective
 from mi_estimators.preprocess import Compress, NormalScores, OneHot, Preprocessor, fit_all
 from mi_estimators.readout import Evaluation, Readout, block_size, certified_bound, mean_of
 from mi_estimators.result import MIEstimate
-from mi_estimators.samples import Samples, as_samples, check_estimable
+from mi_estimators.samples import Samples, as_samples, check_estimable, device_of
 from mi_estimators.training import Budget
 
 SIGNIFICANT = 2.0  # standard errors from which on a difference counts
@@ -108,8 +108,6 @@ def estimate_mi(
             f"received {budget.folds}; each fold needs 10 samples"
         )
     objectives = _as_objectives(objective)
-    if device is None:
-        device = x.device if isinstance(x, Tensor) else "cpu"
     recipe = Recipe(
         objectives,
         critic,
@@ -117,7 +115,7 @@ def estimate_mi(
         tuple(preprocess or ()),
         baseline,
         budget,
-        torch.device(device),
+        device_of(x, device),
     )
     recipe.check()
 
@@ -157,6 +155,7 @@ def combine(
     scorers = [fold.scorer for fold in folds]
     chosen, origin, closed_form = held_out.estimate, "critic", None
     x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
+    noise = nats_of_noise(len(samples), x.shape[1], y.shape[1])
     known = [fold.known for fold in folds if fold.known is not None]
     if recipe.baseline is not None:
         of_baseline = pool([part.readout for part in known], order)
@@ -164,8 +163,7 @@ def combine(
             held_out, scorers = of_baseline, [part.scorer for part in known]
         mean = mean_of(torch.cat([part.pointwise for part in known])[order])
         # In so many dimensions that the closed form would be mostly noise, T_0 is all held out.
-        few = x.shape[1] * y.shape[1] / (2 * len(samples)) <= MANY
-        closed = recipe.baseline.information(x, y) if few else mean
+        closed = recipe.baseline.information(x, y) if noise <= MANY else mean
         lacks = held_out.estimate.less(mean)
         expected, lacks_error = Evaluation.pool(part.shortfall for part in known), 0.0
         if abs(expected.value) > SIGNIFICANT * expected.standard_error():
@@ -185,7 +183,7 @@ def combine(
         if more.exceeds(SIGNIFICANT if origin == "baseline" else -SIGNIFICANT, groups):
             chosen, origin = nearest, "neighbours"
     # The coefficients of a closed form vary also where, at independence, no sample pulls at it.
-    of_noise = math.sqrt(x.shape[1] * y.shape[1] / 2) / len(x) if origin.startswith("base") else 0.0
+    of_noise = math.sqrt(noise / len(samples)) if origin.startswith("baseline") else 0.0
     readouts = {name: part.value for name, part in held_out.others.items()}
     readouts |= {"plug-in": held_out.pointwise.mean().item()}
     sums = torch.stack([fold.shuffled for fold in folds]).sum(0)
@@ -227,10 +225,11 @@ def warnings_of(
             f"the normaliser of the critic; value and standard error may be far off; collect more "
             f"samples, or reduce the dimensions"
         )
-    if x.shape[1] * y.shape[1] / (2 * len(x)) > MANY:
+    noise = nats_of_noise(len(x), x.shape[1], y.shape[1])
+    if noise > MANY:
         yield (
             f"dimensions: {x.shape[1]} x {y.shape[1]} for {len(x)} samples; noise fits "
-            f"{x.shape[1] * y.shape[1] / (2 * len(x)):.1f} nats, so weak dependence is missed"
+            f"{noise:.1f} nats, so weak dependence is missed"
         )
 
 

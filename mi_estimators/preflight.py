@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from mi_estimators.baselines import GaussianCopula
-from mi_estimators.canonical import LARGEST, MANY
+from mi_estimators.canonical import LARGEST, MANY, nats_of_noise
 from mi_estimators.preprocess import Compress, NormalScores, OneHot
 from mi_estimators.samples import MIN_SAMPLES
 from mi_estimators.training import Budget
@@ -231,7 +231,7 @@ def _too_few(pairs: _Pairs) -> Iterator[Finding]:
 
 def _too_wide(pairs: _Pairs) -> Iterator[Finding]:
     n, dim_x, dim_y = len(pairs.x), pairs.x.shape[1], pairs.y.shape[1]
-    noise = dim_x * dim_y / (2 * n) if n else 0.0
+    noise = nats_of_noise(n, dim_x, dim_y) if n else 0.0
     if n < MIN_SAMPLES:
         return
     if noise > MANY:
@@ -259,7 +259,7 @@ def _too_wide(pairs: _Pairs) -> Iterator[Finding]:
 def _too_much(pairs: _Pairs) -> Iterator[Finding]:
     n, sides = len(pairs.x), [torch.from_numpy(_varying(side)) for _, side in pairs.sides()]
     dim_x, dim_y = (side.shape[1] for side in sides)
-    if n < MIN_SAMPLES or not min(dim_x, dim_y) or dim_x * dim_y / (2 * n) > MANY:
+    if n < MIN_SAMPLES or not min(dim_x, dim_y) or nats_of_noise(n, dim_x, dim_y) > MANY:
         return
     if dim_x + dim_y > n // 2:
         return

@@ -95,23 +95,16 @@ def read_out(
 ) -> Readout:
     """The objective's estimate at a critic of log-ratios.
 
-    Unless `constant` is None, T is clipped to [-ln n, ln n]. It then still is a
-    critic, and a lower bound a lower bound; more than ln n cannot be certified from n samples
-    (McAllester & Stratos 2020), and a single pair far out can no longer explode in e^T.
-
     Args:
         critic: Of log-ratios, up to `constant`.
         objective: That it was trained with.
         samples: That took no part in its training.
-        constant: In T, to be taken off first (`free_constant`); None: one a row, which cannot.
+        constant: In T; see `clipped_blocks`.
     """
-    shift, limit = (0.0, math.inf) if constant is None else (constant, math.log(len(samples)))
-
     pointwise, weights, squares = [], [], []
 
-    def clipped() -> Iterator[PairScores]:
-        for scores in score_blocks(critic, samples):
-            scores = scores.map(lambda t: (t - shift).clamp(-limit, limit))
+    def noted() -> Iterator[PairScores]:
+        for scores in clipped_blocks(critic, samples, constant):
             ratios = objective.log_ratio(scores.map(objective.from_log_ratio))
             pointwise.append(ratios.joint.cpu())
             weights.append(log_sum_exp(ratios.product, ratios.mask).logsumexp(0))
@@ -119,7 +112,7 @@ def read_out(
             yield scores
 
     estimate, *others = evaluate_all(
-        [objective.readout(), *(of.readout() for of in BRACKET)], clipped()
+        [objective.readout(), *(of.readout() for of in BRACKET)], noted()
     )
     size = 2 * torch.stack(weights).logsumexp(0) - torch.stack(squares).logsumexp(0)
     names = [type(of).__name__ for of in BRACKET]
@@ -172,6 +165,20 @@ def score_blocks(critic: Critic, samples: Samples) -> Iterator[PairScores]:
         for rows in torch.arange(len(samples)).tensor_split(-(-len(samples) // BLOCK)):
             block = samples[rows]
             yield estimator.scores(block.x, block.y, groups=block.groups).map(Tensor.double)
+
+
+def clipped_blocks(
+    critic: Critic, samples: Samples, constant: float | None
+) -> Iterator[PairScores]:
+    """As `score_blocks`, without the free constant of T, and clipped to [-ln n, ln n].
+
+    Clipped, T still is a critic, and a lower bound a lower bound; more than ln n cannot be
+    certified from n samples (McAllester & Stratos 2020), and a single pair far out can no longer
+    explode in e^T. None for the constant is one a row (`free_constant`): then T stays as it is.
+    """
+    shift, limit = (0.0, math.inf) if constant is None else (constant, math.log(len(samples)))
+    for scores in score_blocks(critic, samples):
+        yield scores.map(lambda t: (t - shift).clamp(-limit, limit))
 
 
 def block_size(n: int) -> int:

@@ -118,6 +118,34 @@ class Reduction(ABC):
         return Statistics(a.joint, self.add_totals(a.product, b.product), a.pairs + b.pairs)
 
 
+class Sums(Reduction, ABC):
+    """Totals of rows are sums."""
+
+    def total(
+        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
+    ) -> Float[Tensor, "*b"]:
+        """Sum over the row."""
+        return (values if mask is None else values.masked_fill(~mask, 0.0)).sum(-1)
+
+    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """Sums add."""
+        return a + b
+
+
+class LogSums(Reduction, ABC):
+    """Totals of rows are log-sum-exps."""
+
+    def total(
+        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
+    ) -> Float[Tensor, "..."]:
+        """Log-sum-exp over the row."""
+        return log_sum_exp(values, mask)
+
+    def add_totals(self, a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Log-sum-exps add inside the log."""
+        return torch.logaddexp(a, b)
+
+
 class Pooled(Reduction, ABC):
     """One number for all valid pairs, R[b], taken off the mean joint term."""
 
@@ -147,20 +175,10 @@ class Pooled(Reduction, ABC):
         return joint - rows - self.pull(statistics, columns)
 
 
-class Mean(Pooled):
+class Mean(Sums, Pooled):
     """E_Q[b]: the mean over all valid pairs. Sees every constant in T."""
 
     sees_constants = True
-
-    def total(
-        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
-    ) -> Float[Tensor, "*b"]:
-        """Sum over the row."""
-        return (values if mask is None else values.masked_fill(~mask, 0.0)).sum(-1)
-
-    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Sums add."""
-        return a + b
 
     def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
         """E_Q[b]."""
@@ -176,18 +194,8 @@ class Mean(Pooled):
         return scores.joint.new_zeros(())
 
 
-class LogMeanExp(Pooled):
+class LogMeanExp(LogSums, Pooled):
     """log E_Q[e^b]: one log over all valid pairs. Blind to a constant in T."""
-
-    def total(
-        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
-    ) -> Float[Tensor, "*b"]:
-        """Log-sum-exp over the row."""
-        return log_sum_exp(values, mask)
-
-    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Log-sum-exps add inside the log."""
-        return torch.logaddexp(a, b)
 
     def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
         """The number log E_Q[e^b]."""
@@ -203,23 +211,13 @@ class LogMeanExp(Pooled):
         return self.reduced(statistics_of(scores, self))
 
 
-class Rows(Reduction, ABC):
-    """One number a row, averaged over the rows; totals are log-sum-exps.
+class Rows(LogSums, ABC):
+    """One number a row, averaged over the rows; totals are log-sum-exps, unless overridden.
 
     A row without valid pairs counts as 0.
     """
 
     needs_many = True
-
-    def total(
-        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
-    ) -> Float[Tensor, "..."]:
-        """Log-sum-exp over the row's negatives."""
-        return log_sum_exp(values, mask)
-
-    def add_totals(self, a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Log-sum-exps add inside the log."""
-        return torch.logaddexp(a, b)
 
     def value(self, statistics: Statistics) -> Float[Tensor, ""]:
         """Mean of the terms."""
@@ -396,20 +394,10 @@ class Anchored(Rows):
         return scores.joint.new_zeros(())
 
 
-class RowMean(Rows):
+class RowMean(Sums, Rows):
     """E_x E_y[b]: one mean a row. Blind to a c(x) in T, however many negatives each row has."""
 
     needs_many = False
-
-    def total(
-        self, values: Float[Tensor, "*b K"], mask: Bool[Tensor, "*c K"] | None
-    ) -> Float[Tensor, "*b"]:
-        """Sum over the row."""
-        return (values if mask is None else values.masked_fill(~mask, 0.0)).sum(-1)
-
-    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Sums add."""
-        return a + b
 
     def terms(self, statistics: Statistics) -> Float[Tensor, "*b"]:
         """a_i - sum_j b_ij / K_i."""
@@ -432,7 +420,7 @@ class RowMean(Rows):
         return (excess if mask is None else excess.masked_fill(~mask, 0.0)).sum(0)
 
 
-class NoProduct(Pooled):
+class NoProduct(Sums, Pooled):
     """0: the mean joint term is all there is, for critics that are densities by construction."""
 
     def total(
@@ -440,10 +428,6 @@ class NoProduct(Pooled):
     ) -> Float[Tensor, "*b"]:
         """Zero."""
         return values.new_zeros(values.shape[:-1])
-
-    def add_totals(self, a: Float[Tensor, "*b"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Zeros add."""
-        return a + b
 
     def reduced(self, statistics: Statistics) -> Float[Tensor, ""]:
         """Zero."""

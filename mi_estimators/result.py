@@ -19,6 +19,29 @@ Units = Literal["nats", "bits"]
 NATS = {"nats": 1.0, "bits": math.log(2)}  # in one unit
 
 
+def conversion(old: Units, new: Units) -> float:
+    """What to multiply by on the way from old to new units.
+
+    Raises:
+        ValueError: If the new units are neither "nats" nor "bits".
+    """
+    if new not in NATS:
+        raise ValueError(f"units: expected 'nats' or 'bits', received {new!r}")
+    return NATS[old] / NATS[new]
+
+
+def normal_interval(value: float, standard_error: float, level: float) -> tuple[float, float]:
+    """A confidence interval, by the normal approximation.
+
+    Raises:
+        ValueError: If `level` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, received {level}")
+    half = float(ndtri((1 + level) / 2)) * standard_error
+    return value - half, value + half
+
+
 class Checkpoint(NamedTuple):
     """One look at a critic in training.
 
@@ -119,10 +142,7 @@ class MIEstimate:
         Raises:
             ValueError: If `level` is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected a number between 0 and 1, received {level}")
-        half = float(ndtri((1 + level) / 2)) * self.standard_error
-        return self.value - half, self.value + half
+        return normal_interval(self.value, self.standard_error, level)
 
     def to(self, units: Units) -> "MIEstimate":
         """The same estimate in "nats" or "bits".
@@ -130,9 +150,7 @@ class MIEstimate:
         Raises:
             ValueError: If `units` is neither.
         """
-        if units not in NATS:
-            raise ValueError(f"units: expected 'nats' or 'bits', received {units!r}")
-        factor = NATS[self.units] / NATS[units]
+        factor = conversion(self.units, units)
         return replace(
             self,
             value=self.value * factor,

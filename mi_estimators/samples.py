@@ -46,7 +46,7 @@ def as_samples(x: Any, y: Any, groups: Any = None) -> Samples:
         ValueError: If x, y and groups differ in length, hold NaN or infinities, or have more than 2
             axes (groups: 1).
     """
-    a, b = _as_matrix("x", x), _as_matrix("y", y)
+    a, b = as_matrix("x", x), as_matrix("y", y)
     if len(a) != len(b):
         raise ValueError(
             f"y: expected as many samples as x, {len(a)}, received {len(b)}; row i of x and of y "
@@ -80,15 +80,37 @@ def check_estimable(samples: Samples) -> None:
             f"{int(samples.groups.max()) + 1}; make them smaller, or leave them out"
         )
     for name, side in (("x", samples.x), ("y", samples.y)):
-        constant = (side == side[:1]).all(0).nonzero().flatten().tolist()
-        if constant:
-            raise ValueError(
-                f"{name}: expected columns that vary, received constant columns {constant}; they "
-                f"carry no information: drop them"
-            )
+        check_varies(name, side)
 
 
-def _as_matrix(name: str, data: Any) -> Float[Tensor, "N d"]:
+def check_varies(name: str, samples: Float[Tensor, "N d"]) -> None:
+    """Refuse columns that carry no information.
+
+    Raises:
+        ValueError: With constant columns.
+    """
+    constant = (samples == samples[:1]).all(0).nonzero().flatten().tolist()
+    if constant:
+        raise ValueError(
+            f"{name}: expected columns that vary, received constant columns {constant}; they "
+            f"carry no information: drop them"
+        )
+
+
+def device_of(data: Any, device: torch.device | str | None) -> torch.device:
+    """The device that was asked for, else where the data is, if a tensor, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return data.device if isinstance(data, Tensor) else torch.device("cpu")
+
+
+def as_matrix(name: str, data: Any) -> Float[Tensor, "N d"]:
+    """Samples in any container as a float64 matrix; a single axis is a single column.
+
+    Raises:
+        TypeError: If the data does not hold real numbers.
+        ValueError: If it holds NaN, infinities or nothing, or has more than 2 axes.
+    """
     if isinstance(data, Tensor):
         data = data.detach().cpu()
         data = data.double() if data.is_floating_point() else data  # NumPy has no bfloat16
