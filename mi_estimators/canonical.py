@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mi_estimators.columns import ColumnPerceptrons, curved_pairs
 from mi_estimators.critics import Separable, Shortcut
 
 LARGEST = 1 - 1e-6  # correlation that is told from 1: in float32, there is not much beyond
@@ -152,7 +153,9 @@ def canonical_critic(
     column scaled by its multiple correlation, and that of its square, with the other side, and as
     further features the canonical coordinates of columns and of squares, as far as these correlate
     by more than chance. (In 25 dimensions of equal scale nothing is found.) Last comes the radius
-    |u|² of the white coordinates, which no column shows, and rotations and tails depend on.
+    |u|² of the white coordinates, which no column shows, and rotations and tails depend on. Pairs
+    of columns that depend on each other in a curved way (`curved_pairs`) get a term of their own:
+    a sum of many such terms is what a perceptron is slow to find.
 
     Args:
         x: Samples that the critic will train on, of columns with variance near 1.
@@ -176,7 +179,22 @@ def canonical_critic(
         sides.append(_Encoder(first, second, whitening, relevance, widths))
     f, g = sides
     g.network.start_at_zero()
-    return Separable(f, g)
+    pairs = curved_pairs(x, y)
+    if not pairs:
+        return Separable(f, g)
+    of_x, of_y = (ColumnPerceptrons(list(columns)) for columns in zip(*pairs, strict=True))
+    return Separable(_SideBySide(f, of_x), _SideBySide(g, of_y.start_at_zero()))
+
+
+class _SideBySide(nn.Module):
+    """Embeddings one after the other, so that the inner products add up."""
+
+    def __init__(self, *embeddings: nn.Module) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(embeddings)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return torch.cat([embedding(samples) for embedding in self.embeddings], -1)
 
 
 class _Coordinates(nn.Module):

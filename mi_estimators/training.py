@@ -1,16 +1,15 @@
 """Training a critic on samples: minibatches, moving averages of the weights, when to stop."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel
 
 from mi_estimators.critics import Critic
 from mi_estimators.estimator import MIEstimator
@@ -42,7 +41,7 @@ class Budget:
     folds: int = 5
     steps: int = 600
     batch_size: int = 256
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     patience: int = 6
 
     def __post_init__(self) -> None:
@@ -85,7 +84,7 @@ def train_critic(
     """
     critic, objective = estimator.critic, estimator.objective
     parameters = [*critic.parameters()]  # none, if it is a closed form
-    average: Any = AveragedModel(critic, multi_avg_fn=_moving_average)
+    average = copy.deepcopy(critic)
     optimiser = torch.optim.AdamW(
         parameters or [torch.zeros(())],
         lr=budget.learning_rate,
@@ -110,17 +109,18 @@ def train_critic(
             (-value).backward()
         optimiser.step()
         schedule.step()
-        if parameters:
-            average.update_parameters(critic)
+        _follow(average.parameters(), parameters, step)
         recent.append(value.detach())
         if step % LOOK_EVERY == 0 or step == budget.steps:
-            unseen = evaluate(objective, score_blocks(average.module, stop))
+            for mean, now in zip(average.buffers(), critic.buffers(), strict=True):
+                mean.copy_(now)  # statistics of a normalisation layer
+            unseen = evaluate(objective, score_blocks(average, stop))
             look = Look(step, torch.stack(recent).mean().item(), unseen.value)
             recent.clear()
             gain = unseen.less(known)
             if gain.value > max(best_gain, margin * gain.standard_error(stop_groups)):
                 best_gain, best_step = gain.value, step
-                best = copy.deepcopy(average.module.state_dict())
+                best = copy.deepcopy(average.state_dict())
             yield look
             patient = step - best_step < budget.patience * LOOK_EVERY
             if step == budget.steps or not patient or not np.isfinite(look.train):
@@ -140,9 +140,8 @@ def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Int6
 
 
 @torch.no_grad()
-def _moving_average(average: Any, new: Any, count: Tensor | int) -> None:
-    # Over the last ~100 steps, fewer at the start, so that the initial weights fade at once. The
-    # count is read on the device: a number on the host would wait for it.
-    weight = 1 - (torch.as_tensor(count) / (torch.as_tensor(count) + 10)).clamp(max=0.99)
-    for a, b in zip(average, new, strict=True):
-        a.lerp_(b, weight.to(a))
+def _follow(averages: Iterable[Tensor], parameters: Iterable[Tensor], step: int) -> None:
+    """Average over the last ~100 steps, fewer at the start: initial weights fade at once."""
+    weight = max(0.01, 10 / (step + 9))
+    for average, parameter in zip(averages, parameters, strict=True):
+        average.lerp_(parameter, weight)

@@ -16,8 +16,8 @@ from mi_estimators.samples import Samples
 from mi_estimators.training import (
     LOOK_EVERY,
     Budget,
+    _follow,
     _minibatches,
-    _moving_average,
     train_critic,
 )
 
@@ -271,28 +271,43 @@ def test_the_sampler_is_told_the_groups_of_each_batch():
 
 
 def test_the_average_forgets_its_start_and_keeps_100_steps():
-    for count, kept in ((0, 0.0), (10, 0.5), (90, 0.9), (990, 0.99), (10**6, 0.99)):
+    for step, kept in ((1, 0.0), (11, 0.5), (91, 0.9), (991, 0.99), (10**6, 0.99)):
         average = [torch.tensor([1.0, 0.0])]
-        _moving_average(average, [torch.tensor([0.0, 1.0])], torch.tensor(count))
+        _follow(average, [torch.tensor([0.0, 1.0])], step)
         assert average[0].tolist() == pytest.approx([kept, 1 - kept])
 
 
 def test_the_averaged_weights_are_what_is_kept(monkeypatch):
     averages, weights = [], []
 
-    def recorded(average, new, count):
+    def recorded(average, parameters, step):
+        weights.append(parameters[0].item())
+        average = [*average]
+        _follow(average, parameters, step)
         averages.append(average[0].item())
-        weights.append(new[0].item())
-        _moving_average(average, new, count)
 
-    monkeypatch.setattr(training_module, "_moving_average", recorded)
+    monkeypatch.setattr(training_module, "_follow", recorded)
     critic = Exact(CorrelatedGaussian(1, 0.7), scale=0.3)
     trained(MIEstimator(critic), gaussian(450), steps=50, learning_rate=0.1)
-    expected = averages[0]  # the weight after the first step
-    for count, weight in enumerate(weights, start=1):
-        expected += (weight - expected) * 10 / (count + 10)
-    assert critic.scale.item() == pytest.approx(expected)
+    expected = 0.0
+    for step, weight in enumerate(weights, start=1):
+        expected += (weight - expected) * 10 / (step + 9)
+    assert averages[-1] == pytest.approx(expected)
+    assert critic.scale.item() == averages[-1]
     assert abs(expected - weights[-1]) > 1e-3
+
+
+class Centred(Separable):
+    """Inner products of embeddings that a layer with running statistics normalises."""
+
+    def __init__(self):
+        super().__init__(*(torch.nn.Sequential(torch.nn.BatchNorm1d(1)) for _ in range(2)))
+
+
+def test_running_statistics_are_kept_as_they_are():
+    critic, samples = Centred(), gaussian(450)
+    trained(MIEstimator(critic), Samples(samples.x + 100, samples.y), steps=50)
+    assert critic.f[0].running_mean.item() == pytest.approx(100, abs=2)
 
 
 # --- budgets --------------------------------------------------------------------------------------
