@@ -18,11 +18,11 @@ ROWS, PRODUCTS = 2**16, 2_000_000_000  # that the search is limited to: samples,
 
 
 def curved_pairs(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> list[tuple[int, int]]:
-    """Columns of x and of y that depend on each other as no two Gaussians do, strongest first.
+    """Columns of x and of y that depend on each other as no two Gaussians do, each in one pair.
 
     Polynomials of their quantiles have correlations that a Gaussian pair's own correlation tells
-    (Mehler 1866). Pairs that depart from these by more than chance are found, among columns of at
-    least five values.
+    (Mehler 1866). Pairs that depart from these by more than chance are found, the strongest first,
+    among columns of at least five values.
 
     Args:
         x: Columns with margins near standard normal.
@@ -41,9 +41,13 @@ def curved_pairs(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> list[tup
     departures = (seen - _of_gaussians(_correlations(x, y))).square().sum((2, 3))
     surprises = torch.from_numpy(chi2.logsf((len(x) * departures).numpy(), DEGREE**2))
     significant = surprises < math.log(LEVEL / surprises.numel())
-    found = (significant & many_x[:, None] & many_y).nonzero()
-    strongest = departures[found[:, 0], found[:, 1]].argsort(descending=True)[:MOST]
-    return [(int(i), int(j)) for i, j in found[strongest]]
+    departures = departures.where(significant & many_x[:, None] & many_y, 0)
+    pairs: list[tuple[int, int]] = []
+    while len(pairs) < MOST and departures.any():
+        i, j = divmod(int(departures.argmax()), departures.shape[1])
+        departures[i], departures[:, j] = 0, 0
+        pairs.append((i, j))
+    return pairs
 
 
 def _polynomials(samples: Float[Tensor, "N d"]) -> tuple[Tensor, Tensor]:

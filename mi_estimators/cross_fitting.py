@@ -27,10 +27,13 @@ from mi_estimators.readout import (
     mean_of,
     read_out,
     shuffled_sums,
+    tightest,
 )
 from mi_estimators.result import Checkpoint
 from mi_estimators.samples import Samples, as_samples
 from mi_estimators.training import Budget, train_critic
+
+STOPPING = 4096  # samples at most that decide when to stop
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ def split_folds(
 ) -> list[Parts]:
     """Cut n samples into folds; of the rest of each, one part in eight is for stopping.
 
+    That part is looked at again and again, so `STOPPING` samples (or groups) are enough.
+
     With `groups`, labels 0 ... G - 1, it is groups that are cut, so that none is in two parts.
     """
     units = n if groups is None else int(groups.max()) + 1
@@ -156,7 +161,7 @@ def split_folds(
     parts = []
     for k, report in enumerate(chunks):
         rest = torch.cat([*chunks[k + 1 :], *chunks[:k]])
-        stop = max(2, len(rest) // 8)
+        stop = max(2, min(len(rest) // 8, STOPPING))
         parts.append(Parts(rest[stop:], rest[:stop], report))
     if groups is None:
         return parts
@@ -225,7 +230,8 @@ def cross_fit(
     if of_baseline is not None and nothing_learnt:
         readout = of_baseline.readout
     else:
-        readout = read_out(critic, last, report, constant=constant)
+        by = tightest(critic, last, stop, constant)
+        readout = read_out(critic, last, report, constant=constant, by=by)
     return Fold(
         parts.report,
         readout,
@@ -248,12 +254,13 @@ def read_out_known(
 ) -> Known:
     """What a baseline says of `report`, and what it would say of samples of its own law."""
     constant = free_constant(known, objective, stop)
+    by = tightest(known, objective, stop, constant)
     own = Samples(*[part.to(report.x.device) for part in known.sample(len(report), generator)])
     its = Encoded(known)
     blocks = clipped_blocks(its, own, None if constant is None else 0.0)
     return Known(
-        read_out(known, objective, report, constant=constant),
+        read_out(known, objective, report, constant=constant, by=by),
         known(report.x, report.y).double().cpu(),
-        evaluate(objective.readout(), blocks).less(mean_of(its(own.x, own.y).cpu())),
+        evaluate(by, blocks).less(mean_of(its(own.x, own.y).cpu())),
         Scorer(maps, copy.deepcopy(known).cpu(), constant or 0.0),
     )

@@ -56,9 +56,10 @@ def estimate_mi(
     3. A critic r trains on T = T_0 + r: by default first by JSD, whose low variance finds the
        structure, then by DV, whose value is the number in question; stopped on samples of its own.
     4. Held-out samples decide. r counts if T beats T_0 there by two standard errors. The value is
-       C + G, where G = R(T) - E_P[T_0], R being the last objective's estimate, if |G| exceeds two
-       standard errors, else C: so the value can also fall below the baseline. In up to three
-       dimensions nearest `neighbours` take the place of C + G.
+       C + G, where G = R(T) - E_P[T_0], if |G| exceeds two standard errors, else C: so the value
+       can also fall below the baseline. R is the last objective's estimate, or InfoNCE's where
+       that bound was tighter on the samples that training stopped on. In up to three dimensions
+       nearest `neighbours` take the place of C + G.
 
     Without baseline and neighbours the value is R(T): of `MIEstimate.kind`, mostly a lower bound.
 
@@ -81,7 +82,8 @@ def estimate_mi(
             groups.
         seed: Same seed, same machine: same number.
         device: Where to compute; by default where x is, if a tensor, else the CPU.
-        progress: Whether to show a progress bar; by default in a terminal, for longer work.
+        progress: Whether to show a progress bar and the time that remains; by default in a
+            terminal, for longer work.
 
     Returns:
         The estimate, with its standard error from the per-sample influence.
@@ -125,6 +127,7 @@ def estimate_mi(
         total=budget.folds * len(objectives) * budget.steps,
         disable=None if progress is None else not progress,  # None: unless in a terminal
         delay=0 if progress else 2,
+        smoothing=0,  # the time that remains counts what happens between the steps as well
     )
     try:
         # Initial weights come from the global generator; the caller may be under no_grad.

@@ -72,8 +72,14 @@ def test_labels_and_columns_that_do_not_vary_are_left_alone():
 
 
 def test_at_most_so_many_pairs_are_found():
-    x = normal(1000, 1).expand(-1, 8)
-    assert len(curved_pairs(x, x.square())) == MOST
+    x = normal(1000, MOST + 8)
+    assert len(curved_pairs(x, x.square() / 2)) == MOST
+
+
+def test_each_column_is_in_one_pair():
+    x, noise = normal(2000, 2), normal(2000, 2, seed=1)
+    y = torch.stack([x[:, 0].square() + 0.3 * x[:, 1].square(), x[:, 1].square()], 1) + noise
+    assert sorted(curved_pairs(x, y / y.std(0))) == [(0, 0), (1, 1)]
 
 
 def test_few_rows_of_many_columns_are_searched(monkeypatch):

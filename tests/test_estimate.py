@@ -291,7 +291,10 @@ def test_without_a_baseline_the_value_is_the_critics():
     assert result.baseline is None
     assert result.gain is None
     assert result.value > 0.1
-    assert result.value == pytest.approx(result.readouts["DV"])
+    # Each fold by the bound that was tighter on its stopping part.
+    bounds = result.readouts["DV"], result.readouts["InfoNCE"]
+    assert min(bounds) - 1e-6 <= result.value <= max(bounds) + 1e-6
+    assert max(bounds) - min(bounds) < 0.05
     assert 0 < result.standard_error < 0.2
     assert result.ceiling == pytest.approx(math.log(100))
     assert result.pointwise.shape == (300,)
@@ -318,7 +321,7 @@ def test_pointwise_is_in_the_order_of_the_input_and_of_critics_that_never_saw_it
         # DV's constant is fixed anew on what is read out.
         constant = result.pointwise[part.report.numpy()] - scores.numpy()
         assert np.ptp(constant) < 1e-5
-        assert abs(constant[0]) < 0.3
+        assert abs(constant[0]) < 0.5
 
 
 def test_new_pairs_are_scored_by_the_mean_of_the_critics():

@@ -24,6 +24,7 @@ from mi_estimators.readout import (
     read_out,
     score_blocks,
     shuffled_sums,
+    tightest,
 )
 from mi_estimators.samples import Samples
 
@@ -51,6 +52,13 @@ class Exact(Critic):
 
     def score(self, u, v):
         return self.scale * self.law.log_ratio(u, v) + self.constant
+
+
+class Uncalibrated(Exact):
+    """log r and an error that depends on x alone."""
+
+    def score(self, u, v):
+        return super().score(u, v) + torch.sin(3 * u[..., 0])
 
 
 class Table(Critic):
@@ -502,3 +510,34 @@ def test_the_certificate_is_below_the_truth_by_the_true_critic(dim, nats):
 def test_the_certificate_of_1_nat_from_5000_samples_is_above_0():
     law, samples = gaussian(5000, rho=math.sqrt(-math.expm1(-2)))
     assert 0.3 < certified_bound([divergence_terms(Exact(law), samples, 0.0)]) < 0.84
+
+
+# --- the tightest bound ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", [DV(), NWJ(), JSD()])
+def test_infonce_reads_out_what_errs_by_x_alone_and_is_closer(objective):
+    law, samples = gaussian(2000, rho=0.8)
+    critic = Uncalibrated(law)
+    by = tightest(critic, objective, samples, 0.0)
+    assert isinstance(by, InfoNCE)
+    errors = {
+        reader: read_out(critic, objective, samples, by=reader).estimate.value
+        - law.mutual_information()
+        for reader in (None, by)
+    }
+    assert errors[None] < errors[by] - 0.1
+    assert abs(errors[by]) < 0.1
+
+
+def test_infonce_reads_out_nothing_near_its_ceiling():
+    law = CorrelatedGaussian.with_mi(5, 6.0)
+    x, y = law.sample(400, generator=seeded())
+    by = tightest(Exact(law), DV(), Samples(x, y), 0.0)
+    assert not isinstance(by, InfoNCE)
+
+
+def test_what_is_no_lower_bound_reads_itself_out():
+    law, samples = gaussian(2000, rho=0.8)
+    found = tightest(Uncalibrated(law), SMILE(), samples, 0.0)
+    assert type(found) is type(SMILE().readout())
