@@ -23,6 +23,7 @@ from mi_estimators.readout import Evaluation, evaluate, mean_of, score_blocks
 from mi_estimators.samples import Samples
 
 CHOOSING = 4096  # samples that degrees of freedom are chosen on
+CHUNK = 2**16  # samples that candidates are fitted to, and that are scored at a time
 
 
 class Baseline(ABC):
@@ -43,7 +44,8 @@ class Baseline(ABC):
         """
         ratio = self._fit_all(x, y)
         bias = information_bias(len(x), ratio.map_x.shape[1], ratio.map_y.shape[1])
-        mean = mean_of(ratio(x, y))
+        parts = zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+        mean = mean_of(torch.cat([ratio(*part) for part in parts]))
         return Evaluation(mean.value - bias, mean.influence)
 
     @abstractmethod
@@ -116,15 +118,20 @@ class TCopula(Baseline):
     ) -> "EllipticalRatio":
         some = Samples(x[:CHOOSING], y[:CHOOSING])
         best, best_value = gaussian, evaluate(DV(), score_blocks(gaussian, some)).value
-        for df in sorted(self.df, reverse=True):  # away from the Gaussian, as long as it helps
+
+        def student(df: float, rows: int) -> EllipticalRatio:
             quantiles = _TQuantiles(df)
-            canonical = clean(_t_scatter(quantiles(x), quantiles(y), df))
-            ratio = EllipticalRatio(canonical, df)
+            return EllipticalRatio(
+                clean(_t_scatter(quantiles(x[:rows]), quantiles(y[:rows]), df)), df
+            )
+
+        for df in sorted(self.df, reverse=True):  # away from the Gaussian, as long as it helps
+            ratio = student(df, CHUNK)
             value = evaluate(DV(), score_blocks(ratio, some)).value
             if value <= best_value:
                 break
             best, best_value = ratio, value
-        return best
+        return student(best.df, len(x)) if best is not gaussian and len(x) > CHUNK else best
 
 
 class EllipticalRatio(Critic):
@@ -245,12 +252,8 @@ def _t_scatter(u: Float[Tensor, "N dx"], v: Float[Tensor, "N dy"], df: float) ->
     for _ in range(10):
         weights = (df + both.shape[1]) / (df + squares)
         scatter = (both * weights[:, None]).mT @ both / len(both) + ridge
-        squares = (both * torch.linalg.solve(scatter, both.mT).mT).sum(1)
-    # Rows times the root of their weight have the scatter matrix as their covariance, about the
-    # known centre 0, which their mirror images keep there.
-    rows = both * weights.sqrt()[:, None]
-    mirrored = torch.cat([rows, -rows])
-    return Canonical.fit(mirrored[:, : u.shape[1]], mirrored[:, u.shape[1] :])
+        squares = (both @ torch.linalg.inv(scatter) * both).sum(1)
+    return Canonical.of_moments(torch.zeros(len(scatter)).to(scatter), scatter, u.shape[1])
 
 
 class Corrected(Critic):

@@ -43,12 +43,22 @@ class Canonical:
 
         Where one side does not vary at all, its one coordinate is 0.
         """
-        (mean_x, white_x), (mean_y, white_y) = _whitening(x), _whitening(y)
-        u, v = (x.double() - mean_x) @ white_x, (y.double() - mean_y) @ white_y
-        left, correlations, right = torch.linalg.svd(u.mT @ v / len(u))
+        both = torch.cat([x, y], 1).double()
+        mean = both.mean(0)
+        both -= mean
+        return cls.of_moments(mean, both.mT @ both / len(both), x.shape[1])
+
+    @classmethod
+    def of_moments(
+        cls, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], dim_x: int
+    ) -> "Canonical":
+        """Analyse a law by the mean and covariance of x and y together, in float64; see `fit`."""
+        of_x, of_y = slice(dim_x), slice(dim_x, None)
+        white_x, white_y = (_whitening(covariance[side, side]) for side in (of_x, of_y))
+        left, correlations, right = torch.linalg.svd(white_x.mT @ covariance[of_x, of_y] @ white_y)
         # With fewer samples than dimensions some correlations are 1 by chance alone.
         correlations = correlations.clamp(max=LARGEST)
-        return cls(mean_x, white_x @ left, mean_y, white_y @ right.mT, correlations)
+        return cls(mean[of_x], white_x @ left, mean[of_y], white_y @ right.mT, correlations)
 
     @classmethod
     def reproducible(cls, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "Canonical":
@@ -129,14 +139,12 @@ def information_bias(n: int, dim_x: int, dim_y: int) -> float:
     return 0.5 * (log_determinant(dim_x) + log_determinant(dim_y) - log_determinant(dim_x + dim_y))
 
 
-def _whitening(samples: Float[Tensor, "N d"]) -> tuple[Tensor, Tensor]:
-    samples = samples.double()
-    mean = samples.mean(0)
-    variances, directions = torch.linalg.eigh((samples - mean).mT @ (samples - mean) / len(samples))
+def _whitening(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d e"]:
+    variances, directions = torch.linalg.eigh(covariance)
     varies = variances > 1e-10 * variances[-1].clamp(min=1e-200)
     if not bool(varies.any()):
-        return mean, torch.zeros_like(directions[:, :1])
-    return mean, directions[:, varies] * variances[varies].rsqrt()
+        return torch.zeros_like(directions[:, :1])
+    return directions[:, varies] * variances[varies].rsqrt()
 
 
 def canonical_critic(

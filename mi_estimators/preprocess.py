@@ -59,11 +59,15 @@ class NormalScores(Preprocessor):
 def _normal_scores(
     reference: Float[Tensor, "d N"], samples: Float[Tensor, "M d"]
 ) -> Float[Tensor, "M d"]:
-    values = samples.T.contiguous()
-    below = torch.searchsorted(reference, values)
-    at_most = torch.searchsorted(reference, values, right=True)
-    quantiles = ((below + at_most).double() / 2 + 0.5) / (reference.shape[1] + 1)
-    return torch.special.ndtri(quantiles).T.contiguous()
+    # Column by column: the temporaries of a million rows of all columns would not fit so well.
+    scores = torch.empty_like(samples)
+    for column, (known, values) in enumerate(zip(reference, samples.T, strict=True)):
+        values = values.contiguous()
+        below = torch.searchsorted(known, values)
+        at_most = torch.searchsorted(known, values, right=True)
+        quantiles = ((below + at_most).double() / 2 + 0.5) / (len(known) + 1)
+        scores[:, column] = torch.special.ndtri(quantiles)
+    return scores
 
 
 @dataclass(frozen=True)

@@ -305,3 +305,16 @@ def test_degrees_of_freedom_can_be_chosen():
     x, y = normal_scores(*StudentT(torch.eye(2), 1, df=1).sample(1000, generator=seeded()))
     assert TCopula(df=(5.0,)).fit(x, y).df == 5
     assert TCopula(df=()).fit(x, y).df == math.inf
+
+
+def test_more_samples_than_a_chunk_choose_on_the_first_and_fit_to_all(monkeypatch):
+    law, baseline = StudentT(torch.eye(4).double(), dim_x=2, df=3), TCopula(df=(3.0,))
+    x, y = normal_scores(*law.sample(3000, generator=seeded()))
+    whole, information = baseline.fit(x, y), baseline.information(x, y)
+    monkeypatch.setattr("mi_estimators.baselines.CHUNK", 1000)
+    found, chunked = baseline.fit(x, y), baseline.information(x, y)
+    assert found.df == whole.df == 3
+    torch.testing.assert_close(found(x, y), whole(x, y))
+    torch.testing.assert_close(chunked.influence, information.influence)
+    few = baseline.fit(x[:1000], y[:1000])
+    assert not torch.allclose(found(x, y), few(x, y), atol=0.01)
