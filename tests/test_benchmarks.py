@@ -132,3 +132,15 @@ def test_which_number_draws_its_figures(tmp_path):
     for figure in ("bracket", "samples", "deterministic", "parts"):
         image = matplotlib.image.imread(tmp_path / "results" / f"which_number_{figure}.png")
         assert image.std() > 0.01
+
+
+def test_many_samples_takes_memory_and_time_of_processes_of_their_own(tmp_path):
+    done = run("--smoke", "--out", "results", cwd=tmp_path, script="many_samples.py")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "results" / "many_samples.json").read_text())
+    assert content["command"] == "python benchmarks/many_samples.py --smoke --out results"
+    assert [row["n"] for row in content["rows"]] == [200, 400]
+    for row in content["rows"]:
+        assert 0.1 < row["peak_gib"] < 2
+        assert row["cpu_seconds"] > 0
+        assert f"peak_gib {row['peak_gib']}" in done.stdout
