@@ -292,7 +292,9 @@ class Runner:
         row |= {"true": self.true[job.law]}
         if job.package is None:
             log_ratio = law.log_ratio(torch.from_numpy(x), torch.from_numpy(y))
-            return [{"method": TRUE, **row, "estimate": log_ratio.mean().item(), "seconds": None}]
+            return [
+                {"method": TRUE, **row, "estimate": log_ratio.mean().item(), "cpu_seconds": None}
+            ]
         row["sample"] = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:12]
         rows, pending = [], []
         for method in job.methods:
@@ -348,13 +350,13 @@ def summary(rows: Iterable[Row], expected: int) -> Row:
     """How far one method is off, in nats, over the estimates that it made."""
     rows = list(rows)
     errors = np.array([abs(r["estimate"] - r["true"]) for r in rows if r["estimate"] is not None])
-    seconds = [r["seconds"] for r in rows if r["seconds"] is not None]
+    seconds = [r["cpu_seconds"] for r in rows if r.get("cpu_seconds")]  # none of a timeout
     made = len(errors) > 0
     return {
         "MAE": errors.mean().item() if made else None,
         "median": np.median(errors).item() if made else None,
         "largest": errors.max().item() if made else None,
-        "seconds": statistics.mean(seconds) if seconds else None,
+        "cpu_seconds": statistics.mean(seconds) if seconds else None,
         "estimates": len(errors),
         "failed": len(rows) - len(errors),
         "missing": expected - len(rows),
@@ -400,7 +402,7 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def cell(entry: Row, key: str) -> str:
     """A number, and how many estimates it is not made of."""
     notes = [f"{entry[k]} {k}" for k in ("failed", "missing") if entry[k]]
-    return number(entry[key]) + (f" ({', '.join(notes)})" if notes and key != "seconds" else "")
+    return number(entry[key]) + (f" ({', '.join(notes)})" if notes and key != "cpu_seconds" else "")
 
 
 def tables(groups: dict[str, dict[str, Row]]) -> str:
@@ -410,11 +412,11 @@ def tables(groups: dict[str, dict[str, Row]]) -> str:
     for title, key in (
         ("Mean absolute error [nats]", "MAE"),
         ("Largest error [nats]", "largest"),
-        ("Seconds an estimate, one thread", "seconds"),
+        ("CPU seconds an estimate, one thread", "cpu_seconds"),
     ):
         lines = [[g, *(cell(own[m], key) for m in methods)] for g, own in groups.items()]
         parts.append(f"{title}\n\n{markdown(['laws', *methods], lines)}")
-    header = ["method", "MAE", "median", "largest", "seconds", "estimates", "failed", "missing"]
+    header = ["method", "MAE", "median", "largest", "cpu_seconds", "estimates", "failed", "missing"]
     for group in ("Beyond Normal", "other families", "all"):
         if group in groups:
             lines = [
@@ -422,7 +424,27 @@ def tables(groups: dict[str, dict[str, Row]]) -> str:
                 for m, e in groups[group].items()
             ]
             parts.append(f"Errors [nats], {group}\n\n{markdown(header, lines)}")
+            parts.append(time_to(groups[group]))
     return "\n\n".join(parts)
+
+
+def time_to(entries: dict[str, Row], close: float = 0.05) -> str:
+    """Which methods come close on average, the cheapest first, and how much work each takes."""
+    made = {m: e for m, e in entries.items() if e["cpu_seconds"] and not e["missing"]}
+    reached = sorted(
+        (m for m, e in made.items() if e["MAE"] is not None and e["MAE"] <= close),
+        key=lambda m: made[m]["cpu_seconds"],
+    )
+    times = [
+        f"{m} in {made[m]['cpu_seconds']:.1f} CPU seconds "
+        f"({made[m]['cpu_seconds'] / made[reached[0]]['cpu_seconds']:.1f} times the least)"
+        for m in reached
+    ]
+    never = [m for m in made if m not in reached]
+    return (
+        f"Within {close:g} nats on average: {', '.join(times) or 'none'}. "
+        f"Not so: {', '.join(never) or 'none'}."
+    )
 
 
 def failures(rows: Iterable[Row]) -> str:
@@ -475,8 +497,8 @@ def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> No
             x.clip(LOWEST, HIGHEST), y, ls="", ms=size, label=method, clip_on=False, **style[method]
         )
         entry = groups["all"][method]
-        if entry["MAE"] is not None and entry["seconds"]:
-            x, y = entry["seconds"], np.clip(entry["MAE"], LOWEST, HIGHEST)
+        if entry["cpu_seconds"] and not entry["missing"]:
+            x, y = entry["cpu_seconds"], np.clip(entry["MAE"], LOWEST, HIGHEST)
             right.plot(x, y, ls="", ms=9, **style[method])
     for boundary in range(1, len(names)):
         left.axhline(boundary - 0.5, color="0.9", lw=0.8)
@@ -485,7 +507,7 @@ def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> No
     left.set_xlabel(f"mean absolute error [nats]; at the right edge: {HIGHEST:g} or more")
     right.set(xscale="log", yscale="log", ylim=(LOWEST, HIGHEST))
     right.set(
-        xlabel="seconds an estimate, one thread", ylabel="mean absolute error, all laws [nats]"
+        xlabel="CPU seconds an estimate, one thread", ylabel="mean absolute error, all laws [nats]"
     )
     right.margins(x=0.2)
     for numbers in (left.xaxis, right.xaxis, right.yaxis):
@@ -537,7 +559,8 @@ def main(argv: Sequence[str] | None = None, packages: Sequence[Package] = PACKAG
     rows.sort(key=lambda r: order[r["method"], r["law"], r["seed"]])
     groups = summaries(rows, jobs)
     print(tables(groups), failures(rows), sep="\n\n")
-    title = f"{len({j.law for j in jobs})} laws, N = {options.n:,}, {len(options.seeds)} seeds"
+    seeds = f"{len(options.seeds)} seed{'s' * (len(options.seeds) > 1)}"
+    title = f"{len({j.law for j in jobs})} laws, N = {options.n:,}, {seeds}"
     draw_figure(groups, title, out / "known_mi.png")
     settings = asdict(options)
     for folder in ("out", "cache"):  # where things lay is no part of them

@@ -22,6 +22,7 @@ METHODS: dict[str, Method] = {
     "ours-dv-only": partial(estimate, objective=mi.DV()),
     "ours-plain-jsd": partial(estimate, objective=mi.JSD(), baseline=None, neighbours=None),
     "ours-plain": partial(estimate, baseline=None, neighbours=None),
+    "ours-half": partial(estimate, budget=mi.Budget(folds=3, steps=300, patience=3)),
     "ours-quick": partial(estimate, budget=mi.Budget(folds=2, steps=200, patience=2)),
 }
 # Only for tests: runs in a second, means nothing.

@@ -199,7 +199,7 @@ def test_summaries_of_made_up_rows():
     }
     rows = [
         dict(method=m, family="elsewhere" if law == "e" else "spiral", law=law, seed=seed, true=1.0)
-        | dict(estimate=value, seconds=2.0 + seed)
+        | dict(estimate=value, cpu_seconds=2.0 + seed)
         for m, laws in estimates.items()
         for law, values in laws.items()
         for seed, value in enumerate(values)
@@ -211,7 +211,7 @@ def test_summaries_of_made_up_rows():
         "MAE": pytest.approx(0.1),
         "median": pytest.approx(0.05),
         "largest": pytest.approx(0.3),
-        "seconds": 2.5,
+        "cpu_seconds": 2.5,
         "estimates": 4,
         "failed": 0,
         "missing": 0,
@@ -224,6 +224,25 @@ def test_summaries_of_made_up_rows():
     assert "| spiral | 0.100 | 1.3e+03 (1 failed) |" in text
     assert "| elsewhere | 0.500 | – (2 missing) |" in text
     assert "| a | 0.233 | 0.050 | 1.000 | 2.500 | 6 | 0 | 0 |" in text
+    # What has not run everywhere is not compared; nor is what never comes close.
+    assert "Within 0.05 nats on average: none. Not so: a." in text
+
+
+def test_time_to_an_error_is_told_beside_the_least():
+    entries = {
+        name: {"MAE": error, "cpu_seconds": seconds, "missing": missing}
+        for name, error, seconds, missing in (
+            ("slow", 0.01, 30.0, 0),
+            ("quick", 0.05, 6.0, 0),
+            ("far", 0.06, 1.0, 0),
+            ("partly", 0.01, 1.0, 2),
+            ("true", 0.01, None, 0),
+        )
+    }
+    assert known_mi.time_to(entries) == (
+        "Within 0.05 nats on average: quick in 6.0 CPU seconds (1.0 times the least), slow in 30.0 "
+        "CPU seconds (5.0 times the least). Not so: far."
+    )
 
 
 def test_code_counts_and_prose_does_not(tmp_path):
