@@ -40,6 +40,7 @@ from mi_estimators.objectives import (
 from mi_estimators.preflight import preflight
 from mi_estimators.preprocess import Compress, NormalScores, OneHot
 from mi_estimators.result import MIEstimate
+from mi_estimators.samples import stretches
 from mi_estimators.scores import PairScores
 from mi_estimators.training import Budget
 
@@ -87,4 +88,5 @@ __all__ = [
     "estimate_total_correlation",
     "mlp",
     "preflight",
+    "stretches",
 ]

@@ -77,9 +77,8 @@ def estimate_mi(
         neighbours: For few continuous dimensions; None: never.
         budget: How much work: folds, steps, batch size.
         groups: A label for each sample, shape `[N]`, where samples are not independent: of one
-            patient, or of one stretch of time (`np.arange(N) // length`). A group is never split
-            between training and report, and never its own negative; standard errors are over
-            groups.
+            patient, or of one stretch of time (`stretches`). A group is never split between
+            training and report, and never its own negative; standard errors are over groups.
         seed: Same seed, same machine: same number.
         device: Where to compute; by default where x is, if a tensor, else the CPU.
         progress: Whether to show a progress bar and the time that remains; by default in a

@@ -63,6 +63,45 @@ def as_samples(x: Any, y: Any, groups: Any = None) -> Samples:
     return Samples(a, b, torch.from_numpy(np.unique(labels, return_inverse=True)[1]))
 
 
+def stretches(n: int, length: int, *, gap: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a time series into stretches that know little of each other, as groups of samples.
+
+    Neighbours in time are alike: one that trained a critic gives away the other, and is no negative
+    for it. In the same stretch they are never on two sides, and between two stretches `gap`
+    samples are left out.
+
+    Args:
+        n: Samples, in the order of time.
+        length: Samples in a stretch, the last one excepted; many times the correlation time.
+        gap: Samples left out after each stretch; the correlation time, or a few of it.
+
+    Returns:
+        The numbers of the samples that are kept, and the group of each of them.
+
+    Raises:
+        ValueError: If length is less than 1, gap is negative, or n has fewer than 20 stretches.
+
+    Example:
+        >>> rows, groups = stretches(2000, length=40, gap=10)
+        >>> len(rows), len(set(groups.tolist()))
+        (1600, 40)
+
+        Then `estimate_mi(x[rows], y[rows], groups=groups)`.
+    """
+    for name, value, least in (("length", length, 1), ("gap", gap, 0)):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, received {value}")
+    number, place = np.divmod(np.arange(n), length + gap)
+    rows = np.flatnonzero(place < length)
+    groups = number[rows]
+    if len(rows) == 0 or groups[-1] + 1 < MIN_GROUPS:
+        raise ValueError(
+            f"n: expected at least {MIN_GROUPS} stretches of {length} + {gap} samples, received "
+            f"{n} samples; make the stretches shorter, or collect more"
+        )
+    return rows, groups
+
+
 def check_estimable(samples: Samples) -> None:
     """Refuse what nothing can be learnt from.
 

@@ -57,6 +57,7 @@ def test_the_public_names_are_these():
             "estimate_total_correlation",
             "mlp",
             "preflight",
+            "stretches",
         ]
     )
     assert all(hasattr(mi_estimators, name) for name in mi_estimators.__all__)

@@ -7,8 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mi_estimators.samples import MIN_SAMPLES, Samples, as_samples, check_estimable
+from mi_estimators.cross_fitting import split_folds
+from mi_estimators.samples import (
+    MIN_GROUPS,
+    MIN_SAMPLES,
+    Samples,
+    as_samples,
+    check_estimable,
+    stretches,
+)
 
 
 def matrix(n=4, dim=2):
@@ -142,3 +152,42 @@ def test_constant_columns_are_named_by_their_numbers(side):
     samples = {"x": matrix(60), "y": matrix(60)} | {side: constant}
     with pytest.raises(ValueError, match=rf"^{side}: .* constant columns \[0, 2\]; .* drop them"):
         check_estimable(Samples(**samples))
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+@given(
+    length=st.integers(1, 12),
+    gap=st.integers(0, 5),
+    n=st.integers(0, 500),
+)
+def test_stretches_are_whole_and_a_gap_apart(length, gap, n):
+    if n <= (MIN_GROUPS - 1) * (length + gap):
+        with pytest.raises(ValueError, match="n: expected at least 20 stretches of"):
+            stretches(n, length, gap=gap)
+        return
+    rows, groups = stretches(n, length, gap=gap)
+    assert groups[0] == 0
+    assert set(np.diff(groups)) <= {0, 1}
+    apart = np.diff(rows)
+    assert (apart[np.diff(groups) == 0] == 1).all()
+    assert (apart[np.diff(groups) == 1] == gap + 1).all()
+    assert (np.bincount(groups)[:-1] == length).all()
+    assert n - gap <= rows[-1] + 1 <= n
+
+
+def test_what_trains_is_never_a_neighbour_in_time_of_what_is_reported():
+    rows, groups = stretches(2000, 30, gap=7)
+    for parts in split_folds(
+        len(rows), 4, torch.Generator().manual_seed(0), torch.from_numpy(groups)
+    ):
+        trained = rows[torch.cat([parts.train, parts.stop]).numpy()]
+        distances = np.abs(trained[:, None] - rows[parts.report.numpy()])
+        assert distances.min() == 8
+
+
+@pytest.mark.parametrize(("name", "value"), [("length", 0), ("gap", -1)])
+def test_stretches_that_are_none_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected at least {value + 1}, received"):
+        stretches(1000, **{"length": 10} | {name: value})
