@@ -8,11 +8,12 @@ from dim.config import PRESETS, TrainConfig
 from dim.data import DataError, ImageData, load_data
 from dim.encoder import Encoder, Features
 from dim.model import DeepInfoMax, Losses, Weights, build_model
-from dim.prior import KLPrior
+from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import InfoMaxTerm
 
 __all__ = [
     "PRESETS",
+    "AdversarialPrior",
     "DataError",
     "DeepInfoMax",
     "Encoder",
@@ -21,6 +22,8 @@ __all__ = [
     "InfoMaxTerm",
     "KLPrior",
     "Losses",
+    "NoPrior",
+    "Prior",
     "RunError",
     "TrainConfig",
     "Weights",

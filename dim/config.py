@@ -1,6 +1,6 @@
-"""What makes a run: every choice of an experiment, and the two presets."""
+"""What makes a run: every choice of an experiment, and the presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -8,8 +8,16 @@ from typing import Literal
 class TrainConfig:
     """One experiment; two runs of one configuration on one machine are equal."""
 
-    preset: Literal["default", "su-kl"] = "default"
-    """Where the other values start from: `su-kl` is the blog's model."""
+    preset: Literal[
+        "default",
+        "su-kl",
+        "paper-local-jsd",
+        "paper-local-infonce",
+        "paper-local-dv",
+        "paper-global",
+        "paper-local-global",
+    ] = "default"
+    """Where the other values start from: `su-kl` is the blog's model, the others the paper's."""
     data: str = "digits"
     """`digits`, `cifar10`, an .npz file, or a folder of images."""
     image_size: int | None = None
@@ -24,7 +32,12 @@ class TrainConfig:
     """Critics: encode-and-dot (`Separable`), or concatenate-and-convolve 1x1 (`Concat`)."""
     head_units: int = 256
     """Width of the critics."""
-    objective: Literal["jsd", "dv", "infonce", "nwj", "mine", "smile"] = "jsd"
+    head_gain: float | None = None
+    """What the scale of a dot critic's layer norms starts as: 1 in the paper's code; by default
+    head_units^(-1/4), so that scores start with a spread of 1."""
+    objective: Literal[
+        "jsd", "dv", "infonce", "nwj", "mine", "smile", "squared-hellinger", "infonce-anchor"
+    ] = "jsd"
     """Of both terms."""
     negatives: Literal["in-batch", "shuffled", "all-locations"] = "in-batch"
     """Of both terms: all other images; one other image; all locations of all other images."""
@@ -36,10 +49,12 @@ class TrainConfig:
     """Weight of the local term, a mean over locations; 0 leaves it out."""
     gamma: float = 1e-3
     """Weight of the prior."""
+    prior: Literal["kl", "adversarial", "none"] = "kl"
+    """N(0, 1) by the KL divergence; uniform on [0, 1]^d after a sigmoid by a discriminator."""
     prior_reduction: Literal["sum", "mean"] = "sum"
-    """How the prior adds up the dimensions of z."""
+    """How the KL prior adds up the dimensions of z."""
     class_conditional: bool = False
-    """Give the prior a learned mean for each class (needs labels)."""
+    """Give the KL prior a learned mean for each class (needs labels)."""
     epochs: int = 20
     """Passes over the training images."""
     batch_size: int = 64
@@ -66,12 +81,52 @@ class TrainConfig:
                 raise ValueError(
                     f"{name}: expected at least {number}, received {getattr(self, name)}"
                 )
-        if not (self.alpha or self.beta or self.gamma):
+        if self.class_conditional and self.prior != "kl":
+            raise ValueError(
+                f"class_conditional: expected the KL prior, received {self.prior!r}; leave it out"
+            )
+        if not (self.alpha or self.beta or (self.gamma and self.prior != "none")):
             raise ValueError("alpha, beta, gamma: expected a term with some weight, received 0")
 
 
+# Hjelm et al. 2019, as in their released code (rdevon/DIM and the framework that it runs on).
+_PAPER_LOCAL = TrainConfig(
+    preset="paper-local-jsd",
+    stochastic=False,
+    head_units=2048,
+    head_gain=1.0,
+    global_input="feature-map",
+    alpha=0.0,
+    beta=1.0,
+    gamma=0.1,
+    prior="adversarial",
+    epochs=1000,
+    learning_rate=1e-4,
+)
+# Feature map and code, concatenated, through 512 and 512 units to a score.
+_PAPER_GLOBAL = replace(
+    _PAPER_LOCAL,
+    preset="paper-global",
+    heads="concat",
+    head_units=512,
+    alpha=1.0,
+    beta=0.0,
+    gamma=1.0,
+)
+
 PRESETS = {
     "default": TrainConfig(),
+    "paper-local-jsd": _PAPER_LOCAL,
+    # Each location of every other image of the batch is a negative.
+    "paper-local-infonce": replace(
+        _PAPER_LOCAL,
+        preset="paper-local-infonce",
+        objective="infonce",
+        negatives="all-locations",
+    ),
+    "paper-local-dv": replace(_PAPER_LOCAL, preset="paper-local-dv", objective="dv"),
+    "paper-global": _PAPER_GLOBAL,
+    "paper-local-global": replace(_PAPER_GLOBAL, preset="paper-local-global", alpha=0.5, beta=0.1),
     # Su 2018 (spaces.ac.cn/archives/6024) and its code; Adam's epsilon is Keras' default.
     "su-kl": TrainConfig(
         preset="su-kl",

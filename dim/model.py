@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dim.config import TrainConfig
 from dim.encoder import Encoder, Features, basic32x32, glorot_uniform, su
-from dim.prior import KLPrior
+from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import InfoMaxTerm, code_with_itself, code_with_locations, map_with_code
 from mi_estimators import (
     DV,
@@ -22,11 +22,13 @@ from mi_estimators import (
     Critic,
     InBatch,
     InfoNCE,
+    InfoNCEAnchor,
     MIEstimator,
     NegativeSampler,
     Objective,
     Separable,
     Shuffled,
+    SquaredHellinger,
 )
 
 # The command line's names; inside the library a class is its own name.
@@ -37,6 +39,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "nwj": NWJ,
     "mine": MINE,
     "smile": SMILE,
+    "squared-hellinger": SquaredHellinger,
+    "infonce-anchor": InfoNCEAnchor,
 }
 NEGATIVES: dict[str, type[NegativeSampler]] = {
     "in-batch": InBatch,
@@ -55,12 +59,22 @@ class Weights(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The named losses of one batch; `total` is their weighted sum. Left-out terms are 0."""
+    """The named losses of one batch; left-out terms are 0.
+
+    Attributes:
+        global_: Of the global term.
+        local: Of the local term.
+        prior: Of the prior.
+        total: Their weighted sum, which encoder and critics lower.
+        adversary: What the prior's own parameters lower (`Prior.own_loss`). Train on `total +
+            adversary`: the two share no parameter that learns.
+    """
 
     global_: Float[Tensor, ""]
     local: Float[Tensor, ""]
     prior: Float[Tensor, ""]
     total: Float[Tensor, ""]
+    adversary: Float[Tensor, ""]
 
 
 class DeepInfoMax(nn.Module):
@@ -70,7 +84,7 @@ class DeepInfoMax(nn.Module):
         encoder: Images to features.
         global_term: About the image as a whole; left out where alpha is 0.
         local_term: About each location, averaged over them; left out where beta is 0.
-        prior: On p(z|x).
+        prior: On the code.
         weights: alpha, beta, gamma.
         stochastic: Whether the terms see a sample of p(z|x), or its mean.
     """
@@ -80,7 +94,7 @@ class DeepInfoMax(nn.Module):
         encoder: Encoder,
         global_term: InfoMaxTerm,
         local_term: InfoMaxTerm,
-        prior: KLPrior,
+        prior: Prior,
         weights: Weights,
         *,
         stochastic: bool = True,
@@ -108,11 +122,11 @@ class DeepInfoMax(nn.Module):
             zero if term is None else term(features, z, generator=generator)
             for term in (self.global_term, self.local_term)
         )
-        prior = self.prior(features, labels)
+        prior = self.prior(features, z, labels)
+        adversary = self.prior.own_loss(z, generator=generator)
         alpha, beta, gamma = self.weights
-        return Losses(
-            global_, local, prior, alpha * global_ + beta * local + gamma * prior
-        ), features
+        total = alpha * global_ + beta * local + gamma * prior
+        return Losses(global_, local, prior, total, adversary), features
 
 
 def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepInfoMax:
@@ -138,10 +152,7 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
             encoder,
             InfoMaxTerm(_estimator(config, dim_x, config.z_dim), pairing),
             InfoMaxTerm(_estimator(config, config.z_dim, channels), code_with_locations),
-            KLPrior(
-                config.prior_reduction,
-                nn.Embedding(classes, config.z_dim) if config.class_conditional else None,
-            ),
+            _prior(config, classes),
             Weights(config.alpha, config.beta, config.gamma),
             stochastic=config.stochastic,
         )
@@ -151,9 +162,14 @@ class DotHead(nn.Module):
     """One side of an encode-and-dot critic (Hjelm et al. 2019), on the last axis.
 
     A perceptron beside a linear shortcut that starts as the identity; then a layer norm.
+
+    Args:
+        dim: Features.
+        units: Dimensions of the embedding.
+        gain: What the scale of the layer norm starts as.
     """
 
-    def __init__(self, dim: int, units: int) -> None:
+    def __init__(self, dim: int, units: int, gain: float) -> None:
         super().__init__()
         self.first = nn.Linear(dim, units, bias=False)
         self.norm = nn.BatchNorm1d(units)
@@ -163,9 +179,7 @@ class DotHead(nn.Module):
         with torch.no_grad():
             self.shortcut.weight.fill_diagonal_(1.0)
         self.out = nn.LayerNorm(units)
-        # Unscaled, scores of two layer-normed vectors start with a spread of sqrt(units), and the
-        # first epochs go into unlearning them.
-        nn.init.constant_(self.out.weight, units**-0.25)
+        nn.init.constant_(self.out.weight, gain)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b e"]:
         """Embed."""
@@ -174,11 +188,23 @@ class DotHead(nn.Module):
         return self.out(hidden + self.shortcut(rows)).unflatten(0, x.shape[:-1])
 
 
+def _prior(config: TrainConfig, classes: int) -> Prior:
+    if config.prior == "adversarial":
+        return AdversarialPrior(config.z_dim)
+    if config.prior == "none":
+        return NoPrior()
+    means = nn.Embedding(classes, config.z_dim) if config.class_conditional else None
+    return KLPrior(config.prior_reduction, means)
+
+
 def _estimator(config: TrainConfig, dim_x: int, dim_y: int) -> MIEstimator:
     units = config.head_units
     critic: Critic
     if config.heads == "dot":
-        critic = Separable(DotHead(dim_x, units), DotHead(dim_y, units))
+        # With a gain of 1, scores of two layer-normed vectors start with a spread of sqrt(units),
+        # and the first epochs go into unlearning them.
+        gain = units**-0.25 if config.head_gain is None else config.head_gain
+        critic = Separable(DotHead(dim_x, units, gain), DotHead(dim_y, units, gain))
     else:
         critic = Concat(dim_x, dim_y, hidden=units, layers=3, activation=nn.ReLU)
         if config.encoder == "su":

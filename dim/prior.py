@@ -1,14 +1,51 @@
-"""Priors: what keeps the code z close to a standard normal distribution."""
+"""Priors: what the code z should be distributed like, and what keeps it near."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import softplus
 
 from dim.encoder import Features
+from mi_estimators import mlp
 
 
-class KLPrior(nn.Module):
+class Prior(nn.Module, ABC):
+    """A loss that is small where the code is distributed as it should be."""
+
+    @abstractmethod
+    def forward(
+        self,
+        features: Features,
+        z: Float[Tensor, "N d"],
+        labels: Int64[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch, for the encoder to lower."""
+
+    def own_loss(
+        self, z: Float[Tensor, "N d"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """What the prior's own parameters lower, by default 0; it does not reach the encoder."""
+        return z.new_zeros((), dtype=torch.float32)
+
+
+class NoPrior(Prior):
+    """Any code will do."""
+
+    def forward(
+        self,
+        features: Features,
+        z: Float[Tensor, "N d"],
+        labels: Int64[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """0."""
+        return z.new_zeros((), dtype=torch.float32)
+
+
+class KLPrior(Prior):
     """E_x KL(p(z|x) || N(m, 1)) in nats, in closed form.
 
     1/2 [(mu - m)^2 + sigma^2 - log sigma^2 - 1], over the batch a mean, over the dimensions of z a
@@ -23,9 +60,8 @@ class KLPrior(nn.Module):
         ValueError: On call, if there are class means and no labels.
 
     Example:
-        >>> import torch
         >>> features = Features(*[torch.zeros(2, 1, 1, 1), *[torch.zeros(2, 3)] * 3])
-        >>> KLPrior("sum")(features).item()
+        >>> KLPrior("sum")(features, features.z_mean).item()
         0.0
     """
 
@@ -37,9 +73,12 @@ class KLPrior(nn.Module):
         self.class_means = class_means
 
     def forward(
-        self, features: Features, labels: Int64[Tensor, " N"] | None = None
+        self,
+        features: Features,
+        z: Float[Tensor, "N d"],
+        labels: Int64[Tensor, " N"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The divergence, averaged over the batch."""
+        """The divergence, averaged over the batch; of z it needs no sample."""
         mean, log_var = features.z_mean.float(), features.z_log_var.float()
         if self.class_means is not None:
             if labels is None:
@@ -55,3 +94,45 @@ class KLPrior(nn.Module):
     def extra_repr(self) -> str:
         """The reduction."""
         return f"reduction={self.reduction!r}"
+
+
+class AdversarialPrior(Prior):
+    """A discriminator D that tells sigmoid(z) from uniform noise on [0, 1]^d, and is to be fooled.
+
+    The encoder lowers the non-saturating -E log D(sigmoid(z)), with D as it is; D lowers the
+    cross-entropy -E log D(u) - E log(1 - D(sigmoid(z))), with z as it is (Hjelm et al. 2019, Eq. 7;
+    Goodfellow et al. 2014). So one backward pass of both losses takes each to its own side.
+
+    Args:
+        z_dim: Dimensions of z.
+        widths: Of D's hidden layers.
+
+    Example:
+        >>> prior = AdversarialPrior(3)
+        >>> prior.own_loss(torch.zeros(8, 3)).item() > 0
+        True
+    """
+
+    def __init__(self, z_dim: int, widths: tuple[int, ...] = (1000, 200)) -> None:
+        super().__init__()
+        self.discriminator = mlp(z_dim, *widths, 1, activation=nn.ReLU)
+
+    def forward(
+        self,
+        features: Features,
+        z: Float[Tensor, "N d"],
+        labels: Int64[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """-E log D(sigmoid(z)) in nats; log 2 where D cannot tell."""
+        frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        logits = functional_call(self.discriminator, frozen, (z.sigmoid(),))
+        return softplus(-logits.float()).mean()
+
+    def own_loss(
+        self, z: Float[Tensor, "N d"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """The discriminator's cross-entropy in nats, of both kinds together; 2 log 2 at chance."""
+        drawn_on = z.device if generator is None else generator.device
+        uniform = torch.rand(z.shape, generator=generator, device=drawn_on).to(z.device)
+        real, fake = self.discriminator(uniform), self.discriminator(z.detach().sigmoid())
+        return softplus(-real.float()).mean() + softplus(fake.float()).mean()

@@ -28,7 +28,7 @@ from dim.evaluate import Device, encode, resolve_device, write_report
 from dim.model import DeepInfoMax, build_model
 from dim.neighbours import draw_neighbours
 
-LOSSES = ("global", "local", "prior", "total")  # the order of `model.Losses`
+LOSSES = ("global", "local", "prior", "total", "adversary")  # the order of `model.Losses`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def train(
     for epoch in range(len(history), config.epochs):
         model.train()
         bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-        start, sums = time.perf_counter(), torch.zeros(4, device=device)
+        start, sums = time.perf_counter(), torch.zeros(len(LOSSES), device=device)
         order = torch.randperm(len(images), generator=generator, device=device)
         for step, batch in enumerate(order.split(config.batch_size)[:steps], start=1):
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -99,7 +99,7 @@ def train(
                     generator=generator,
                 )
             optimiser.zero_grad()
-            losses.total.backward()
+            (losses.total + losses.adversary).backward()
             optimiser.step()
             sums += torch.stack(losses).detach()
             bar.update()
@@ -181,7 +181,7 @@ def draw_curves(run: Path) -> None:
 
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(11, 2.8), layout="constrained")
+    figure = Figure(figsize=(13, 2.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(LOSSES)), LOSSES, strict=True):
         values = [float(row[name]) for row in rows]
         if any(values):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from dim import PRESETS, KLPrior, build_model
+from dim import PRESETS, AdversarialPrior, KLPrior, NoPrior, TrainConfig, build_model
 from dim.encoder import Features, basic32x32, su
 from dim.model import NEGATIVES, OBJECTIVES
 
@@ -145,7 +145,7 @@ def test_kl_prior_is_torchs_kl_divergence(reduction):
     q = Normal(features.z_mean, (0.5 * features.z_log_var).exp())
     divergence = kl_divergence(q, Normal(0.0, 1.0))
     expected = getattr(divergence, reduction)(-1).mean()
-    torch.testing.assert_close(KLPrior(reduction)(features), expected)
+    torch.testing.assert_close(KLPrior(reduction)(features, features.z_mean), expected)
 
 
 def test_class_conditional_prior_is_centred_on_the_class_mean():
@@ -153,9 +153,99 @@ def test_class_conditional_prior_is_centred_on_the_class_mean():
     means = nn.Embedding(3, 3)
     q = Normal(features.z_mean, (0.5 * features.z_log_var).exp())
     expected = kl_divergence(q, Normal(means(labels), 1.0)).sum(-1).mean()
-    torch.testing.assert_close(KLPrior("sum", means)(features, labels), expected)
+    prior, z = KLPrior("sum", means), features.z_mean
+    torch.testing.assert_close(prior(features, z, labels), expected)
     with pytest.raises(ValueError, match="labels: expected class labels"):
-        KLPrior("sum", means)(features)
+        prior(features, z)
+
+
+def accuracy(prior, z, generator):
+    """Of the discriminator, on codes and as much uniform noise."""
+    uniform = torch.rand(z.shape, generator=generator)
+    right = (prior.discriminator(uniform) > 0).float().mean()
+    return ((right + (prior.discriminator(z.sigmoid()) < 0).float().mean()) / 2).item()
+
+
+def test_the_discriminator_learns_to_tell_and_a_step_of_the_encoder_fools_it():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        prior = AdversarialPrior(4, widths=(32, 16))
+    generator = seeded()
+    codes = nn.Parameter(torch.randn(256, 4, generator=generator) - 1)
+    optimiser = torch.optim.Adam(prior.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimiser.zero_grad()
+        prior.own_loss(codes, generator=generator).backward()
+        optimiser.step()
+    assert codes.grad is None
+    before = accuracy(prior, codes, seeded(1))
+    assert before > 0.7
+    optimiser.zero_grad()
+    encoder = torch.optim.SGD([codes], lr=100.0)
+    for _ in range(20):
+        encoder.zero_grad()
+        prior(random_features(256, 4), codes).backward()
+        encoder.step()
+    assert all(p.grad is None for p in prior.parameters())
+    assert accuracy(prior, codes, seeded(1)) < before - 0.1
+
+
+def test_adversarial_losses_are_the_cross_entropies_written_out():
+    prior, z = AdversarialPrior(3), torch.randn(5, 3)
+    uniform = torch.rand(5, 3, generator=seeded())
+    real, fake = (prior.discriminator(u).sigmoid() for u in (uniform, z.sigmoid()))
+    torch.testing.assert_close(
+        prior.own_loss(z, generator=seeded()), -(real.log() + (1 - fake).log()).mean()
+    )
+    torch.testing.assert_close(prior(random_features(), z), -fake.log().mean())
+
+
+def test_one_backward_pass_takes_each_side_its_own_way():
+    config = dataclasses.replace(PRESETS["paper-local-jsd"], head_units=8)
+    model = build_model(config, 16)
+    batch = images()
+    losses, _ = model(batch, generator=seeded())
+    (losses.total + losses.adversary).backward()
+    both = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    for loss, mine in (("adversary", True), ("total", False)):
+        model.zero_grad()
+        losses, _ = model(batch, generator=seeded())
+        getattr(losses, loss).backward()
+        for name, parameter in model.named_parameters():
+            own = name.startswith("prior.")
+            moved = parameter.grad is not None and bool(parameter.grad.any())
+            assert not moved or own == mine, name
+            if moved:
+                torch.testing.assert_close(parameter.grad, both[name])
+
+
+def test_no_prior_costs_nothing():
+    features = random_features()
+    assert NoPrior()(features, features.z_mean).item() == 0
+    with pytest.raises(ValueError, match="alpha, beta, gamma: expected a term"):
+        TrainConfig(alpha=0.0, beta=0.0, prior="none")
+    with pytest.raises(ValueError, match="class_conditional: expected the KL prior, received 'adv"):
+        TrainConfig(prior="adversarial", class_conditional=True)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_says_its_name_and_takes_a_step(preset):
+    config = PRESETS[preset]
+    assert config.preset == preset
+    model = build_model(dataclasses.replace(config, head_units=8), 16)
+    losses, _ = model(images(4), generator=seeded())
+    (losses.total + losses.adversary).backward()
+    assert losses.total.isfinite()
+    assert bool(losses.adversary) == (config.prior == "adversarial")
+    assert model.encoder.z_mean.weight.grad.any()
+
+
+@pytest.mark.parametrize(("gain", "started_as"), [(None, 16**-0.25), (1.0, 1.0)])
+def test_dot_heads_start_with_their_gain(gain, started_as):
+    config = dataclasses.replace(PRESETS["default"], head_units=16, head_gain=gain)
+    critic = build_model(config, 16).local_term.estimator.critic
+    for head in (critic.f, critic.g):
+        assert head.out.weight.tolist() == pytest.approx([started_as] * 16)
 
 
 def test_encoders_have_the_published_sizes():
