@@ -1,8 +1,8 @@
 """How often the 95 % interval of `estimate_mi` holds the truth, and how honest its error is.
 
-Of each law, many samples are drawn, and each is given to a method of `known_mi_ours.py`. If its
-standard error is right and its bias small, 95 % of the intervals hold the mutual information, and
-the estimates spread as much as the standard error says. Where the critic misses part of the
+Of each law, many samples are drawn, each for a method of `interval_coverage_ours.py`. If
+its standard error is right and its bias small, 95 % of the intervals hold the mutual information,
+and the estimates spread as much as the standard error says. Where the critic misses part of the
 dependence (a spiral, at so few samples), the interval cannot know.
 
 Repetition by repetition, so that a run that is cut off has all laws. Each estimate is kept as soon
@@ -24,13 +24,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import known_mi_ours
+import interval_coverage_ours
 import matplotlib
 import numpy as np
 import torch
 import tyro
-from known_mi import PACKAGES, SMOKE, Cache, Row, chosen, code_of, draw, markdown, number
-from known_mi_environments import ONE_THREAD
+from known_mi import Cache, Row, chosen, code_of, draw, markdown, number
+from known_mi_environments import ONE_THREAD, Package
 from known_mi_laws import families
 from provenance import provenance
 from scipy.stats import binomtest, norm
@@ -53,13 +53,13 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("Gaussian 1-D, critic alone", "ours-plain", "1v1-normal-0.75"),
-    Case("Gaussian 5-D, critic alone", "ours-plain", "multinormal-sparse-5-5-2-2.0"),
-    Case("Gaussian 5-D", "ours", "multinormal-sparse-5-5-2-2.0"),
-    Case("additive noise", "ours", "1v1-additive-0.75"),
-    Case("mixture", "ours", "mixture-2-2-5"),
-    Case("independence", "ours", "independent-3-3"),
-    Case("spiral 3-D", "ours", "spiral-multinormal-sparse-3-3-2-2.0"),
+    Case("Gaussian 1-D, critic alone", "critic alone", "1v1-normal-0.75"),
+    Case("Gaussian 5-D, critic alone", "critic alone", "multinormal-sparse-5-5-2-2.0"),
+    Case("Gaussian 5-D", "all parts", "multinormal-sparse-5-5-2-2.0"),
+    Case("additive noise", "all parts", "1v1-additive-0.75"),
+    Case("mixture", "all parts", "mixture-2-2-5"),
+    Case("independence", "all parts", "independent-3-3"),
+    Case("spiral 3-D", "all parts", "spiral-multinormal-sparse-3-3-2-2.0"),
 )
 
 
@@ -108,7 +108,7 @@ def estimate(method: str, law: str, n: int, seed: int) -> Row:
     x, y = sample(law, n, seed)
     start, cpu = time.perf_counter(), time.process_time()
     try:
-        result = (known_mi_ours.METHODS | known_mi_ours.SMOKE)[method](x, y, seed)
+        result = (interval_coverage_ours.METHODS | interval_coverage_ours.SMOKE)[method](x, y, seed)
     except Exception as error:
         return {"estimate": None, "failed": f"{type(error).__name__}: {error}"}
     return {
@@ -121,8 +121,9 @@ def estimate(method: str, law: str, n: int, seed: int) -> Row:
 
 def run(cases: Sequence[Case], options: Options, cache: Cache) -> Iterator[Row]:
     """A row for each repetition of each case: the known ones first, the others as they come."""
-    package = SMOKE if options.smoke else PACKAGES[0]
-    code = {case.method: code_of(package, case.method) for case in cases}
+    worker = Path(interval_coverage_ours.__file__)
+    package = Package("mi-estimators", worker, tuple({case.method for case in cases}))
+    code = {method: code_of(package, method) for method in package.methods}
     true = {
         name: law.mutual_information()
         for group in families().values()
@@ -276,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     cases = [case for case in CASES if case.name in names]
     if options.smoke:
-        cases = [case._replace(method=SMOKE.methods[0]) for case in cases]
+        cases = [case._replace(method="smoke") for case in cases]
     out = options.out or (
         Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
     )

@@ -94,7 +94,7 @@ def test_an_estimate_that_fails_says_why(monkeypatch):
     def bad(x, y, seed):
         raise FloatingPointError(f"overflow in {x.shape}")
 
-    monkeypatch.setitem(interval_coverage.known_mi_ours.METHODS, "bad", bad)
+    monkeypatch.setitem(interval_coverage.interval_coverage_ours.METHODS, "bad", bad)
     row = interval_coverage.estimate("bad", "1v1-normal-0.75", 60, 3)
     assert row == {"estimate": None, "failed": "FloatingPointError: overflow in (60, 1)"}
 
@@ -103,7 +103,7 @@ def test_cases_are_methods_and_laws_that_there_are():
     laws = {name for group in known_mi.families().values() for name in group}
     for case in interval_coverage.CASES:
         assert case.law in laws
-        assert case.method in known_mi.PACKAGES[0].methods
+        assert case.method in interval_coverage.interval_coverage_ours.METHODS
 
 
 def test_a_cut_off_run_has_all_laws(tmp_path, monkeypatch):
