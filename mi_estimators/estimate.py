@@ -55,11 +55,11 @@ def estimate_mi(
     2. `baseline` gives a log-ratio T_0 and its information C in closed form.
     3. A critic r trains on T = T_0 + r: by default first by JSD, whose low variance finds the
        structure, then by DV, whose value is the number in question; stopped on samples of its own.
-    4. Held-out samples decide. r counts if T beats T_0 there by two standard errors. The value is
-       C + G, where G = R(T) - E_P[T_0], if |G| exceeds two standard errors, else C: so the value
-       can also fall below the baseline. R is the last objective's estimate, or InfoNCE's where
-       that bound was tighter on the samples that training stopped on. In up to three dimensions
-       nearest `neighbours` take the place of C + G.
+    4. Held-out samples decide. r counts if T beats T_0 there by two standard errors. With
+       G = R(T) - E_P[T_0], the value is C + G if G exceeds two standard errors; R(T) if G is as
+       far below 0, as the baseline then claims too much; else C. R is the last objective's
+       estimate, or InfoNCE's where that bound was tighter on the samples that training stopped
+       on. In up to three dimensions nearest `neighbours` take the critic's place.
 
     Without baseline and neighbours the value is R(T): of `MIEstimate.kind`, mostly a lower bound.
 
@@ -176,7 +176,10 @@ def combine(
         silent = closed.value > 0.8 * ceiling < held_out.estimate.value
         lacks_error = math.hypot(lacks_error, lacks.standard_error(groups), ROUNDING)
         if not silent and abs(lacks.value) > SIGNIFICANT * lacks_error:
-            chosen = Evaluation(closed.value + lacks.value, held_out.estimate.influence)
+            # What C is above E_P[T_0] is what more samples would add to a T_0 that is incomplete;
+            # of one that claims too much, they would add more of what is wrong.
+            start = closed.value if lacks.value > 0 else min(closed.value, mean.value)
+            chosen = Evaluation(start + lacks.value, held_out.estimate.influence)
             origin = "baseline and critic"
     if neighbours is not None and few_and_continuous(x, y):
         nearest = mean_of(neighbours.pointwise(x, y))

@@ -549,11 +549,14 @@ def test_a_poor_critic_does_not_take_from_the_baseline():
 
 def test_a_baseline_that_claims_too_much_is_corrected_downwards():
     result = decided(critic=(2.0, 0.05), known=(1.0, 0.05), t_0=4.6, closed_form=4.62)
-    assert result.value == pytest.approx(4.62 + 2.0 - 4.6)
+    # Not 4.62 + 2.0 - 4.6: what C is above the held-out T_0 is wrong as well.
+    assert result.value == pytest.approx(2.0)
     assert result.origin == "baseline and critic"
-    assert result.gain == pytest.approx(-2.6)
+    assert result.gain == pytest.approx(-2.62)
     alone = decided(critic=(1.0, 0.05), known=(1.0, 0.05), t_0=4.6, closed_form=4.62)
-    assert alone.value == pytest.approx(4.62 + 1.0 - 4.6)
+    assert alone.value == pytest.approx(1.0)
+    below = decided(critic=(2.0, 0.05), known=(1.0, 0.05), t_0=4.6, closed_form=4.5)
+    assert below.value == pytest.approx(4.5 + 2.0 - 4.6)
 
 
 def test_what_the_readout_would_lack_were_the_baseline_true_is_not_held_against_it():
@@ -561,9 +564,9 @@ def test_what_the_readout_would_lack_were_the_baseline_true_is_not_held_against_
     result = decided(**said, shortfall=-10.0)
     assert (result.value, result.origin) == (12.9, "baseline")
     result = decided(**said, shortfall=-9.0)
-    assert result.value == pytest.approx(12.9 + 2.0 - 12.0 + 9.0)
+    assert result.value == pytest.approx(2.0 + 9.0)
     within_its_error = decided(**said, shortfall=0.01)
-    assert within_its_error.value == pytest.approx(12.9 + 2.0 - 12.0)
+    assert within_its_error.value == pytest.approx(2.0)
 
 
 def test_a_readout_at_its_ceiling_says_nothing_against_a_closed_form_above_it():
