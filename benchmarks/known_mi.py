@@ -430,7 +430,8 @@ def tables(groups: dict[str, dict[str, Row]]) -> str:
 
 def time_to(entries: dict[str, Row], close: float = 0.05) -> str:
     """Which methods come close on average, the cheapest first, and how much work each takes."""
-    made = {m: e for m, e in entries.items() if e["cpu_seconds"] and not e["missing"]}
+    complete = {m: e for m, e in entries.items() if not e["missing"] and not e["failed"]}
+    made = {m: e for m, e in complete.items() if e["cpu_seconds"]}  # but for the true log-ratio
     reached = sorted(
         (m for m, e in made.items() if e["MAE"] is not None and e["MAE"] <= close),
         key=lambda m: made[m]["cpu_seconds"],
@@ -443,7 +444,8 @@ def time_to(entries: dict[str, Row], close: float = 0.05) -> str:
     never = [m for m in made if m not in reached]
     return (
         f"Within {close:g} nats on average: {', '.join(times) or 'none'}. "
-        f"Not so: {', '.join(never) or 'none'}."
+        f"Not so: {', '.join(never) or 'none'}. "
+        f"Incomplete: {', '.join(m for m in entries if m not in complete) or 'none'}."
     )
 
 
@@ -497,7 +499,7 @@ def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> No
             x.clip(LOWEST, HIGHEST), y, ls="", ms=size, label=method, clip_on=False, **style[method]
         )
         entry = groups["all"][method]
-        if entry["cpu_seconds"] and not entry["missing"]:
+        if entry["cpu_seconds"] and not entry["missing"] and not entry["failed"]:
             x, y = entry["cpu_seconds"], np.clip(entry["MAE"], LOWEST, HIGHEST)
             right.plot(x, y, ls="", ms=9, **style[method])
     for boundary in range(1, len(names)):

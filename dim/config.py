@@ -32,6 +32,8 @@ class TrainConfig:
     """Critics: encode-and-dot (`Separable`), or concatenate-and-convolve 1x1 (`Concat`)."""
     head_units: int = 256
     """Width of the critics."""
+    head_layers: int = 3
+    """Hidden layers of a concat critic."""
     head_gain: float | None = None
     """What the scale of a dot critic's layer norms starts as: 1 in the paper's code; by default
     head_units^(-1/4), so that scores start with a spread of 1."""
@@ -74,7 +76,7 @@ class TrainConfig:
         Raises:
             ValueError: If a number is too small, or no term is left.
         """
-        least = {"epochs": 1, "z_dim": 1, "head_units": 1, "batch_size": 2}
+        least = {"epochs": 1, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
         for name, number in least.items():
             if not getattr(self, name) >= number:
@@ -89,7 +91,8 @@ class TrainConfig:
             raise ValueError("alpha, beta, gamma: expected a term with some weight, received 0")
 
 
-# Hjelm et al. 2019, as in their released code (rdevon/DIM and the framework that it runs on).
+# Hjelm et al. 2019: the local presets as in their released code (rdevon/DIM and the framework that
+# it runs on), but for its gradient penalty on the prior's discriminator.
 _PAPER_LOCAL = TrainConfig(
     preset="paper-local-jsd",
     stochastic=False,
@@ -103,12 +106,14 @@ _PAPER_LOCAL = TrainConfig(
     epochs=1000,
     learning_rate=1e-4,
 )
-# Feature map and code, concatenated, through 512 and 512 units to a score.
+# As in the paper: C and Y, concatenated, through 512 and 512 units to a score; alpha and beta of
+# both terms from its DIM(L+G), compared by SVM, MS-SSIM and dependence.
 _PAPER_GLOBAL = replace(
     _PAPER_LOCAL,
     preset="paper-global",
     heads="concat",
     head_units=512,
+    head_layers=2,
     alpha=1.0,
     beta=0.0,
     gamma=1.0,

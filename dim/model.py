@@ -82,8 +82,8 @@ class DeepInfoMax(nn.Module):
 
     Args:
         encoder: Images to features.
-        global_term: About the image as a whole; left out where alpha is 0.
-        local_term: About each location, averaged over them; left out where beta is 0.
+        global_term: About the image as a whole; None leaves it out.
+        local_term: About each location, averaged over them; None leaves it out.
         prior: On the code.
         weights: alpha, beta, gamma.
         stochastic: Whether the terms see a sample of p(z|x), or its mean.
@@ -92,8 +92,8 @@ class DeepInfoMax(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        global_term: InfoMaxTerm,
-        local_term: InfoMaxTerm,
+        global_term: InfoMaxTerm | None,
+        local_term: InfoMaxTerm | None,
         prior: Prior,
         weights: Weights,
         *,
@@ -101,8 +101,8 @@ class DeepInfoMax(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.global_term = global_term if weights.alpha else None
-        self.local_term = local_term if weights.beta else None
+        self.global_term = global_term
+        self.local_term = local_term
         self.prior = prior
         self.weights = weights
         self.stochastic = stochastic
@@ -148,10 +148,16 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
             pairing, dim_x = code_with_itself, config.z_dim
         else:
             pairing, dim_x = map_with_code, channels * locations
+        global_, local = None, None
+        if config.alpha:
+            global_ = InfoMaxTerm(_estimator(config, dim_x, config.z_dim), pairing)
+        if config.beta:
+            estimator = _estimator(config, config.z_dim, channels)
+            local = InfoMaxTerm(estimator, code_with_locations)
         return DeepInfoMax(
             encoder,
-            InfoMaxTerm(_estimator(config, dim_x, config.z_dim), pairing),
-            InfoMaxTerm(_estimator(config, config.z_dim, channels), code_with_locations),
+            global_,
+            local,
             _prior(config, classes),
             Weights(config.alpha, config.beta, config.gamma),
             stochastic=config.stochastic,
@@ -206,7 +212,8 @@ def _estimator(config: TrainConfig, dim_x: int, dim_y: int) -> MIEstimator:
         gain = units**-0.25 if config.head_gain is None else config.head_gain
         critic = Separable(DotHead(dim_x, units, gain), DotHead(dim_y, units, gain))
     else:
-        critic = Concat(dim_x, dim_y, hidden=units, layers=3, activation=nn.ReLU)
+        layers = config.head_layers
+        critic = Concat(dim_x, dim_y, hidden=units, layers=layers, activation=nn.ReLU)
         if config.encoder == "su":
             critic.apply(glorot_uniform)
             bound = math.sqrt(6 / (dim_x + dim_y + units))  # the split layer is one, as in Keras

@@ -125,7 +125,7 @@ class AdversarialPrior(Prior):
     ) -> Float[Tensor, ""]:
         """-E log D(sigmoid(z)) in nats; log 2 where D cannot tell."""
         frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        logits = functional_call(self.discriminator, frozen, (z.sigmoid(),))
+        logits = functional_call(self.discriminator, frozen, (z.float().sigmoid(),))
         return softplus(-logits.float()).mean()
 
     def own_loss(
@@ -134,5 +134,5 @@ class AdversarialPrior(Prior):
         """The discriminator's cross-entropy in nats, of both kinds together; 2 log 2 at chance."""
         drawn_on = z.device if generator is None else generator.device
         uniform = torch.rand(z.shape, generator=generator, device=drawn_on).to(z.device)
-        real, fake = self.discriminator(uniform), self.discriminator(z.detach().sigmoid())
+        real, fake = self.discriminator(uniform), self.discriminator(z.detach().float().sigmoid())
         return softplus(-real.float()).mean() + softplus(fake.float()).mean()

@@ -104,26 +104,25 @@ class TCopula(Baseline):
     def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
         """Choose degrees of freedom; canonical correlations that noise explains are left out."""
         gaussian = EllipticalRatio(Canonical.reproducible(x, y))
-        return self._best(x, y, gaussian, lambda canonical: canonical.denoised(len(x)))
+        return self._best(x, y, gaussian, Canonical.denoised)
 
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
-        return self._best(x, y, EllipticalRatio(Canonical.fit(x, y)), lambda canonical: canonical)
+        gaussian = EllipticalRatio(Canonical.fit(x, y))
+        return self._best(x, y, gaussian, lambda canonical, n: canonical)
 
     def _best(
         self,
         x: Tensor,
         y: Tensor,
         gaussian: "EllipticalRatio",
-        clean: Callable[[Canonical], Canonical],
+        clean: Callable[[Canonical, int], Canonical],
     ) -> "EllipticalRatio":
         some = Samples(x[:CHOOSING], y[:CHOOSING])
         best, best_value = gaussian, evaluate(DV(), score_blocks(gaussian, some)).value
 
         def student(df: float, rows: int) -> EllipticalRatio:
-            quantiles = _TQuantiles(df)
-            return EllipticalRatio(
-                clean(_t_scatter(quantiles(x[:rows]), quantiles(y[:rows]), df)), df
-            )
+            u, v = (_TQuantiles(df)(side[:rows]) for side in (x, y))
+            return EllipticalRatio(clean(_t_scatter(u, v, df), len(u)), df)
 
         for df in sorted(self.df, reverse=True):  # away from the Gaussian, as long as it helps
             ratio = student(df, CHUNK)
@@ -245,10 +244,10 @@ class _TQuantiles(nn.Module):
 
 def _t_scatter(u: Float[Tensor, "N dx"], v: Float[Tensor, "N dy"], df: float) -> Canonical:
     """Canonical analysis of the scatter matrix of a t law, by expectation-maximisation."""
-    both = torch.cat([u, v], 1)
+    both = torch.cat([u, v], 1).double()
     squares = both.square().sum(1)  # the margins are standard t: the identity is a good start
     # A column may not vary in these rows: a label that is not among them.
-    ridge = 1e-9 * torch.eye(both.shape[1], dtype=torch.float64)
+    ridge = 1e-9 * torch.eye(both.shape[1]).to(both)
     for _ in range(10):
         weights = (df + both.shape[1]) / (df + squares)
         scatter = (both * weights[:, None]).mT @ both / len(both) + ridge

@@ -12,9 +12,9 @@ from scipy.stats import chi2
 from torch import Tensor, nn
 
 DEGREE = 4  # of the polynomials that the search looks at
-LEVEL = 1e-3  # probability that the search finds anything where there is nothing
+LEVEL = 1e-3  # nominal probability that the search finds anything where there is nothing
 MOST = 32  # pairs
-ROWS, PRODUCTS = 2**16, 2_000_000_000  # that the search is limited to: samples, and with pairs
+NUMBERS, PRODUCTS = 2**21, 2_000_000_000  # that the search is limited to: of samples, of pairs
 
 
 def curved_pairs(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> list[tuple[int, int]]:
@@ -34,8 +34,9 @@ def curved_pairs(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> list[tup
         >>> curved_pairs(x, y)
         [(1, 1)]
     """
-    rows = slice(min(ROWS, PRODUCTS // (x.shape[1] * y.shape[1])))
-    x, y = x[rows], y[rows]
+    dx, dy = x.shape[1], y.shape[1]
+    rows = slice(max(100, min(NUMBERS // (dx + dy), PRODUCTS // (dx * dy))))
+    x, y = x[rows].detach().cpu(), y[rows].detach().cpu()
     (f, many_x), (g, many_y) = _polynomials(x), _polynomials(y)
     seen = torch.einsum("nia,njb->ijab", f, g) / len(x)
     departures = (seen - _of_gaussians(_correlations(x, y))).square().sum((2, 3))
@@ -95,13 +96,15 @@ class ColumnPerceptrons(nn.Module):
         torch.Size([10, 12])
     """
 
+    columns: Tensor
+
     def __init__(self, columns: list[int], *, hidden: int = 32, embedding: int = 16) -> None:
         super().__init__()
-        self.columns = columns
+        self.register_buffer("columns", torch.tensor(columns))
         n = len(columns)
-        # Kinks of rectified lines, spread like the values of a standard normal column.
+        # The kinks of the lines are spread like the values of a standard normal column.
         self.slopes = nn.Parameter(torch.randn(n, hidden))
-        self.offsets = nn.Parameter(torch.randn(n, hidden))
+        self.offsets = nn.Parameter(-self.slopes.detach() * torch.randn(n, hidden))
         self.hidden = nn.Parameter(torch.randn(n, hidden, hidden) / hidden**0.5)
         self.biases = nn.Parameter(torch.zeros(n, hidden))
         self.outputs = nn.Parameter(torch.randn(n, hidden, embedding) / hidden**0.5)

@@ -1,6 +1,7 @@
 """Cross-fitting: a critic for each fold, and what it says of samples that it never saw."""
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from mi_estimators.preprocess import Map, Preprocessor, fit_all
 from mi_estimators.readout import (
     Evaluation,
     Readout,
+    block_size,
     clipped_blocks,
     divergence_terms,
     evaluate,
@@ -88,6 +90,7 @@ class Fold(NamedTuple):
         shuffled: Sums of T over the samples, then over shuffled ones; see `shuffled_sums`.
         looks: The history of training.
         scorer: T for new pairs.
+        ceiling: What the readout cannot exceed, in nats.
     """
 
     rows: Tensor
@@ -97,6 +100,7 @@ class Fold(NamedTuple):
     shuffled: Tensor
     looks: list[Checkpoint]
     scorer: "Scorer"
+    ceiling: float
 
 
 class Known(NamedTuple):
@@ -224,13 +228,14 @@ def cross_fit(
 
     last = recipe.objectives[-1]
     constant = free_constant(critic, last, stop)
+    size = block_size(len(report))
+    by = tightest(critic, last, stop, constant, size=size)
     of_baseline, nothing_learnt = None, critic is known
     if known is not None:
-        of_baseline = read_out_known(known, last, stop, report, (map_x, map_y), generator)
+        of_baseline = read_out_known(known, last, by, stop, report, (map_x, map_y), generator)
     if of_baseline is not None and nothing_learnt:
         readout = of_baseline.readout
     else:
-        by = tightest(critic, last, stop, constant)
         readout = read_out(critic, last, report, constant=constant, by=by)
     return Fold(
         parts.report,
@@ -240,6 +245,7 @@ def cross_fit(
         shuffled_sums(critic, report, generator),
         looks,
         Scorer((map_x, map_y), critic.cpu(), constant or 0.0),
+        min(math.log(len(report)), by.ceiling(size - 1)),
     )
 
 
@@ -247,14 +253,17 @@ def cross_fit(
 def read_out_known(
     known: EllipticalRatio,
     objective: Objective,
+    by: Objective,
     stop: Samples,
     report: Samples,
     maps: tuple[Map, Map],
     generator: torch.Generator,
 ) -> Known:
-    """What a baseline says of `report`, and what it would say of samples of its own law."""
+    """What a baseline says of `report`, and what it would say of samples of its own law.
+
+    By the same readout as the critic's, or the two could not be compared.
+    """
     constant = free_constant(known, objective, stop)
-    by = tightest(known, objective, stop, constant)
     own = Samples(*[part.to(report.x.device) for part in known.sample(len(report), generator)])
     its = Encoded(known)
     blocks = clipped_blocks(its, own, None if constant is None else 0.0)

@@ -23,7 +23,7 @@ from mi_estimators.ksg import KSG
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import DV, JSD, Objective
 from mi_estimators.preprocess import Compress, NormalScores, OneHot, Preprocessor, fit_all
-from mi_estimators.readout import Evaluation, Readout, block_size, certified_bound, mean_of
+from mi_estimators.readout import Evaluation, Readout, certified_bound, mean_of
 from mi_estimators.result import MIEstimate
 from mi_estimators.samples import Samples, as_samples, check_estimable, device_of
 from mi_estimators.training import Budget
@@ -151,8 +151,8 @@ def combine(
     """One estimate from the folds, the baseline and the neighbours; see `estimate_mi`."""
     order = torch.cat([fold.rows for fold in folds]).argsort()
     groups = samples.groups
-    last, n = recipe.objectives[-1], max(len(fold.rows) for fold in folds)
-    ceiling = min(math.log(n), last.ceiling(block_size(n) - 1))
+    last = recipe.objectives[-1]
+    ceiling = sum(fold.ceiling for fold in folds) / len(folds)
     held_out = pool([fold.readout for fold in folds], order)
     scorers = [fold.scorer for fold in folds]
     chosen, origin, closed_form = held_out.estimate, "critic", None
@@ -167,19 +167,25 @@ def combine(
         # In so many dimensions that the closed form would be mostly noise, T_0 is all held out.
         closed = recipe.baseline.information(x, y) if noise <= MANY else mean
         lacks = held_out.estimate.less(mean)
-        expected, lacks_error = Evaluation.pool(part.shortfall for part in known), 0.0
-        if abs(expected.value) > SIGNIFICANT * expected.standard_error():
-            lacks = Evaluation(lacks.value - expected.value, lacks.influence)
-            lacks_error = expected.standard_error()
+        expected, expected_error = 0.0, 0.0  # were T_0 right
+        shortfall = Evaluation.pool(part.shortfall for part in known)
+        if abs(shortfall.value) > SIGNIFICANT * shortfall.standard_error():
+            expected, expected_error = shortfall.value, shortfall.standard_error()
+        gain = lacks.value - expected
+        gain_error = math.hypot(expected_error, lacks.standard_error(groups), ROUNDING)
         chosen, origin, closed_form = closed, "baseline", closed.value
         # A readout at its ceiling says nothing against a closed form that is above it.
         silent = closed.value > 0.8 * ceiling < held_out.estimate.value
-        lacks_error = math.hypot(lacks_error, lacks.standard_error(groups), ROUNDING)
-        if not silent and abs(lacks.value) > SIGNIFICANT * lacks_error:
+        if not silent and abs(gain) > SIGNIFICANT * gain_error:
             # What C is above E_P[T_0] is what more samples would add to a T_0 that is incomplete;
-            # of one that claims too much, they would add more of what is wrong.
-            start = closed.value if lacks.value > 0 else min(closed.value, mean.value)
-            chosen = Evaluation(start + lacks.value, held_out.estimate.influence)
+            # of one that claims too much, they would add more of what is wrong. And where there is
+            # less information, finite samples hide less of it: they do so in proportion to e^I.
+            value = (
+                closed.value + gain
+                if gain > 0
+                else min(closed.value, mean.value) + lacks.value - expected * math.exp(gain)
+            )
+            chosen = Evaluation(value, held_out.estimate.influence)
             origin = "baseline and critic"
     if neighbours is not None and few_and_continuous(x, y):
         nearest = mean_of(neighbours.pointwise(x, y))

@@ -60,7 +60,7 @@ def _normal_scores(
     reference: Float[Tensor, "d N"], samples: Float[Tensor, "M d"]
 ) -> Float[Tensor, "M d"]:
     # Column by column: the temporaries of a million rows of all columns would not fit so well.
-    scores = torch.empty_like(samples)
+    scores = torch.empty_like(samples, dtype=torch.float64)
     for column, (known, values) in enumerate(zip(reference, samples.T, strict=True)):
         values = values.contiguous()
         below = torch.searchsorted(known, values)

@@ -74,7 +74,7 @@ class Readout(NamedTuple):
     """A critic of log-ratios, read out on n samples.
 
     Attributes:
-        estimate: Mutual information in nats, by the objective's own readout.
+        estimate: Mutual information in nats.
         others: The same by the readouts of JSD, DV and InfoNCE.
         pointwise: Log-ratio of each sample, shape [n].
         effective_sample_size: Of the weights e^T over the independent pairs (Kish): how many of
@@ -126,20 +126,28 @@ def read_out(
 
 
 def tightest(
-    critic: Critic, objective: Objective, samples: Samples, constant: float | None
+    critic: Critic,
+    objective: Objective,
+    samples: Samples,
+    constant: float | None,
+    *,
+    size: int = BLOCK,
 ) -> Objective:
     """What estimates best: the objective's own readout, or InfoNCE.
 
-    Both bound from below, so the larger value is the closer one. InfoNCE forgives T an error that
-    depends on x alone, but ends at log b in blocks of b samples. To be chosen on other samples than
-    those that are reported, for the larger of two chances is not a bound.
+    Both bound from below, so that a value that is larger, by a standard error, is the closer one.
+    InfoNCE forgives T an error that depends on x alone, but ends at log b in blocks of b samples.
+    To be chosen on other samples than those that are reported, as the larger of two chances is no
+    bound; but in blocks of their `size`.
     """
-    own = objective.readout()
+    own, other = objective.readout(), InfoNCE()
     if objective.kind != "lower bound":
         return own
-    candidates = [own, InfoNCE()]
-    values = [e.value for e in evaluate_all(candidates, clipped_blocks(critic, samples, constant))]
-    return candidates[int(np.argmax(values))]
+    blocks = clipped_blocks(critic, samples, constant, size=size)
+    of_own, of_other = evaluate_all([own, other], blocks)
+    groups = samples.groups
+    labels = None if groups is None else groups.cpu().unique(return_inverse=True)[1]
+    return other if of_other.less(of_own).exceeds(1.0, labels) else own
 
 
 def mean_of(terms: Float[Tensor, " n"]) -> Evaluation:
@@ -179,17 +187,18 @@ def evaluate_all(objectives: Sequence[Objective], blocks: Iterable[PairScores]) 
 
 
 @torch.no_grad()
-def score_blocks(critic: Critic, samples: Samples) -> Iterator[PairScores]:
-    """Float64 scores of all pairs within blocks of nearly equal size."""
+def score_blocks(critic: Critic, samples: Samples, *, size: int = BLOCK) -> Iterator[PairScores]:
+    """Float64 scores of all pairs within blocks of nearly equal size, `size` at most."""
     estimator = MIEstimator(critic)
     with evaluating(critic):
-        for rows in torch.arange(len(samples)).tensor_split(_blocks(len(samples))):
+        blocks = max(_blocks(len(samples)), -(-len(samples) // size))
+        for rows in torch.arange(len(samples)).tensor_split(blocks):
             block = samples[rows]
             yield estimator.scores(block.x, block.y, groups=block.groups).map(Tensor.double)
 
 
 def clipped_blocks(
-    critic: Critic, samples: Samples, constant: float | None
+    critic: Critic, samples: Samples, constant: float | None, *, size: int = BLOCK
 ) -> Iterator[PairScores]:
     """As `score_blocks`, without the free constant of T, and clipped to [-ln n, ln n].
 
@@ -198,7 +207,7 @@ def clipped_blocks(
     explode in e^T. None for the constant is one a row (`free_constant`): then T stays as it is.
     """
     shift, limit = (0.0, math.inf) if constant is None else (constant, math.log(len(samples)))
-    for scores in score_blocks(critic, samples):
+    for scores in score_blocks(critic, samples, size=size):
         yield scores.map(lambda t: (t - shift).clamp(-limit, limit))
 
 
@@ -208,7 +217,7 @@ def block_size(n: int) -> int:
 
 
 def _blocks(n: int) -> int:
-    return -(-n // min(BLOCK, max(2, PAIRS // n)))
+    return -(-n // min(BLOCK, max(64, PAIRS // n)))
 
 
 def certified_bound(bounds: Sequence[Tensor], *, level: float = 0.95) -> float:

@@ -86,7 +86,7 @@ def stretches(n: int, length: int, *, gap: int = 0) -> tuple[np.ndarray, np.ndar
         >>> len(rows), len(set(groups.tolist()))
         (1600, 40)
 
-        Then `estimate_mi(x[rows], y[rows], groups=groups)`.
+        Then `estimate_mi(x[rows], y[rows], groups=groups)`; with pandas, `x.iloc[rows]`.
     """
     for name, value, least in (("length", length, 1), ("gap", gap, 0)):
         if value < least:

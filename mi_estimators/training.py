@@ -141,7 +141,7 @@ def _minibatches(n: int, size: int, generator: torch.Generator) -> Iterator[Int6
 
 @torch.no_grad()
 def _follow(averages: Iterable[Tensor], parameters: Iterable[Tensor], step: int) -> None:
-    """Average over the last ~100 steps, fewer at the start: initial weights fade at once."""
+    """Average over the last tenth of the steps, 100 at most: initial weights fade at once."""
     weight = max(0.01, 10 / (step + 9))
     for average, parameter in zip(averages, parameters, strict=True):
         average.lerp_(parameter, weight)

@@ -105,6 +105,15 @@ def test_each_column_has_a_perceptron_of_its_own():
     torch.testing.assert_close(module(samples.reshape(2, 3, 3)), module(samples).reshape(2, 3, 12))
 
 
+def test_kinks_lie_where_the_samples_do():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = ColumnPerceptrons([0, 0], hidden=5000)
+    kinks = -module.offsets / module.slopes
+    assert kinks.mean().item() == pytest.approx(0, abs=0.05)
+    assert kinks.std().item() == pytest.approx(1, abs=0.05)
+
+
 def test_a_critic_of_curved_pairs_starts_at_0_and_can_learn():
     x, y = MultiplicativeNoise(3).sample(1000, generator=seeded())
     x, y = (torch.from_numpy(ndtr(w.numpy())).sub(0.5).mul(3) for w in (x, y))

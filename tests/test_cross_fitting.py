@@ -79,7 +79,10 @@ def test_scorers_map_take_off_the_constant_and_average():
 
 def known_of(ratio, law, objective, n=1000):
     stop, report = (Samples(*law.sample(m, generator=seeded(m))) for m in (100, n))
-    return read_out_known(ratio, objective, stop, report, (torch.sin, torch.sin), seeded()), report
+    known = read_out_known(
+        ratio, objective, objective.readout(), stop, report, (torch.sin, torch.sin), seeded()
+    )
+    return known, report
 
 
 @pytest.mark.parametrize("objective", [JSD(), DV()], ids=repr)

@@ -217,6 +217,8 @@ def test_one_backward_pass_takes_each_side_its_own_way():
             assert not moved or own == mine, name
             if moved:
                 torch.testing.assert_close(parameter.grad, both[name])
+        trained = [n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()]
+        assert any(n.startswith("prior." if mine else "encoder.") for n in trained)
 
 
 def test_no_prior_costs_nothing():
@@ -237,6 +239,10 @@ def test_every_preset_says_its_name_and_takes_a_step(preset):
     (losses.total + losses.adversary).backward()
     assert losses.total.isfinite()
     assert bool(losses.adversary) == (config.prior == "adversarial")
+    assert (model.global_term is None, model.local_term is None) == (
+        config.alpha == 0,
+        config.beta == 0,
+    )
     assert model.encoder.z_mean.weight.grad.any()
 
 
@@ -296,3 +302,11 @@ def test_su_starts_as_keras_does():
     assert model.encoder.z_mean.weight.abs().max().item() == pytest.approx(
         math.sqrt(6 / 512), rel=1e-2
     )
+
+
+@pytest.mark.parametrize(("preset", "hidden"), [("su-kl", 3), ("paper-global", 2)])
+def test_concat_heads_have_the_published_layers(preset, hidden):
+    critic = build_model(PRESETS[preset], 16).global_term.estimator.critic
+    widths = [p.shape[0] for name, p in critic.rest.named_parameters() if name.endswith("weight")]
+    units = PRESETS[preset].head_units
+    assert [critic.first_x.out_features, *widths] == [*[units] * hidden, 1]

@@ -225,23 +225,24 @@ def test_summaries_of_made_up_rows():
     assert "| elsewhere | 0.500 | – (2 missing) |" in text
     assert "| a | 0.233 | 0.050 | 1.000 | 2.500 | 6 | 0 | 0 |" in text
     # What has not run everywhere is not compared; nor is what never comes close.
-    assert "Within 0.05 nats on average: none. Not so: a." in text
+    assert "Within 0.05 nats on average: none. Not so: a. Incomplete: b." in text
 
 
 def test_time_to_an_error_is_told_beside_the_least():
     entries = {
-        name: {"MAE": error, "cpu_seconds": seconds, "missing": missing}
-        for name, error, seconds, missing in (
-            ("slow", 0.01, 30.0, 0),
-            ("quick", 0.05, 6.0, 0),
-            ("far", 0.06, 1.0, 0),
-            ("partly", 0.01, 1.0, 2),
-            ("true", 0.01, None, 0),
+        name: {"MAE": error, "cpu_seconds": seconds, "missing": missing, "failed": failed}
+        for name, error, seconds, missing, failed in (
+            ("slow", 0.01, 30.0, 0, 0),
+            ("quick", 0.05, 6.0, 0, 0),
+            ("far", 0.06, 1.0, 0, 0),
+            ("partly", 0.01, 1.0, 2, 0),
+            ("fails", 0.01, 1.0, 0, 1),
+            ("true", 0.01, None, 0, 0),
         )
     }
     assert known_mi.time_to(entries) == (
         "Within 0.05 nats on average: quick in 6.0 CPU seconds (1.0 times the least), slow in 30.0 "
-        "CPU seconds (5.0 times the least). Not so: far."
+        "CPU seconds (5.0 times the least). Not so: far. Incomplete: partly, fails."
     )
 
 

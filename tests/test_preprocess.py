@@ -190,3 +190,9 @@ def test_order_matters_and_maps_pickle():
     assert map_(labels).shape == (90, 2)
     assert fit_all(parts[1:], labels)(labels).shape == (90, 1)
     assert torch.equal(pickle.loads(pickle.dumps(map_))(labels), map_(labels))
+
+
+def test_normal_scores_of_float32_are_float64():
+    x = torch.tensor([[3.0], [1.0], [2.0]])
+    scores = NormalScores().fit(x)(x)
+    torch.testing.assert_close(scores, NormalScores().fit(x.double())(x.double()))

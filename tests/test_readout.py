@@ -541,3 +541,20 @@ def test_what_is_no_lower_bound_reads_itself_out():
     law, samples = gaussian(2000, rho=0.8)
     found = tightest(Uncalibrated(law), SMILE(), samples, 0.0)
     assert type(found) is type(SMILE().readout())
+
+
+def test_the_choice_is_made_in_blocks_of_the_size_that_is_reported():
+    law = CorrelatedGaussian.with_mi(5, 4.0)
+    critic, samples = Uncalibrated(law), Samples(*law.sample(1000, generator=seeded()))
+    assert isinstance(tightest(critic, DV(), samples, 0.0), InfoNCE)
+    assert isinstance(tightest(critic, DV(), samples, 0.0, size=50), DV)
+
+
+def test_a_difference_within_its_error_leaves_the_objectives_own_readout():
+    law, samples = gaussian(40, rho=0.8)
+    assert isinstance(tightest(Exact(law), DV(), samples, 0.0), DV)
+
+
+def test_blocks_of_many_samples_are_small_and_all_pairs_few():
+    for n, size in ((1000, 1000), (2**15, 1024), (200_000, 167), (2**26 + 1, 64)):
+        assert block_size(n) == size
