@@ -384,6 +384,19 @@ def summaries(rows: Sequence[Row], jobs: Sequence[Job]) -> dict[str, dict[str, R
     }
 
 
+def shared_summary(rows: Sequence[Row]) -> dict[str, Row]:
+    """By method, over the samples that all methods have an estimate of."""
+    by_method: dict[str, dict[tuple[str, int], Row]] = {}
+    for row in rows:
+        if row["estimate"] is not None:
+            by_method.setdefault(row["method"], {})[row["law"], row["seed"]] = row
+    samples = set.intersection(*(set(made) for made in by_method.values())) if by_method else set()
+    return {
+        method: summary([made[sample] for sample in samples], len(samples))
+        for method, made in by_method.items()
+    }
+
+
 def number(value: float | None) -> str:
     """Three decimals of small numbers, fewer of large ones."""
     if value is None:
@@ -470,8 +483,10 @@ MARKERS = "osD^vPX*<>hp"
 LOWEST, HIGHEST = 1e-3, 10.0  # errors in nats; beyond lies chance, or nonsense
 
 
-def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> None:
-    """Error by family and method, and error against seconds."""
+def draw_figure(
+    groups: dict[str, dict[str, Row]], shared: dict[str, Row], title: str, path: Path
+) -> None:
+    """Error by family and method; error against seconds, on the laws that are `shared`."""
     methods = list(groups["all"])
     names = [g for g in groups if g not in ("Beyond Normal", "other families", "all")]
     seen: dict[str, int] = {}
@@ -498,8 +513,8 @@ def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> No
         left.plot(
             x.clip(LOWEST, HIGHEST), y, ls="", ms=size, label=method, clip_on=False, **style[method]
         )
-        entry = groups["all"][method]
-        if entry["cpu_seconds"] and not entry["missing"] and not entry["failed"]:
+        entry = shared.get(method, {})
+        if entry.get("cpu_seconds") and entry["estimates"]:
             x, y = entry["cpu_seconds"], np.clip(entry["MAE"], LOWEST, HIGHEST)
             right.plot(x, y, ls="", ms=9, **style[method])
     for boundary in range(1, len(names)):
@@ -508,8 +523,10 @@ def draw_figure(groups: dict[str, dict[str, Row]], title: str, path: Path) -> No
     left.set(xscale="log", xlim=(LOWEST, HIGHEST), ylim=(len(names) - 0.5, -0.5))
     left.set_xlabel(f"mean absolute error [nats]; at the right edge: {HIGHEST:g} or more")
     right.set(xscale="log", yscale="log", ylim=(LOWEST, HIGHEST))
+    of_how_many = max((entry["estimates"] for entry in shared.values()), default=0)
     right.set(
-        xlabel="CPU seconds an estimate, one thread", ylabel="mean absolute error, all laws [nats]"
+        xlabel="CPU seconds an estimate, one thread",
+        ylabel=f"mean absolute error [nats], {of_how_many} estimates that all methods made",
     )
     right.margins(x=0.2)
     for numbers in (left.xaxis, right.xaxis, right.yaxis):
@@ -563,7 +580,7 @@ def main(argv: Sequence[str] | None = None, packages: Sequence[Package] = PACKAG
     print(tables(groups), failures(rows), sep="\n\n")
     seeds = f"{len(options.seeds)} seed{'s' * (len(options.seeds) > 1)}"
     title = f"{len({j.law for j in jobs})} laws, N = {options.n:,}, {seeds}"
-    draw_figure(groups, title, out / "known_mi.png")
+    draw_figure(groups, shared_summary(rows), title, out / "known_mi.png")
     settings = asdict(options)
     for folder in ("out", "cache"):  # where things lay is no part of them
         del settings[folder]

@@ -22,8 +22,9 @@ def provenance(
         cpu = next(line.split(":")[1].strip() for line in info.splitlines() if "model name" in line)
     except (OSError, StopIteration):  # not Linux, or not x86
         cpu = platform.processor() or platform.machine()
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in argv]
     return {
-        "command": shlex.join(["python", f"benchmarks/{script}", *argv]),
+        "command": shlex.join(["python", f"benchmarks/{script}", *arguments]),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

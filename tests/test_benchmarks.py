@@ -8,6 +8,7 @@ from pathlib import Path
 import gaussian_mi
 import matplotlib.image
 import pytest
+from provenance import provenance
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
@@ -35,6 +36,11 @@ def test_json_says_how_it_was_made(smoke):
     assert content["options"]["seeds"] == 1
     assert content["options"]["batch_size"] == 32
     assert {row["seed"] for row in content["rows"]} == {0, 1}
+
+
+def test_commands_say_no_paths_of_the_machine(tmp_path):
+    content = provenance("x.py", ["--out", str(tmp_path / "results"), "--n", "5"], {}, "cpu")
+    assert content["command"] == "python benchmarks/x.py --out results --n 5"
 
 
 def test_every_objective_has_its_rows(smoke):

@@ -228,6 +228,26 @@ def test_summaries_of_made_up_rows():
     assert "Within 0.05 nats on average: none. Not so: a. Incomplete: b." in text
 
 
+def test_methods_are_compared_on_what_all_of_them_estimated():
+    row = {"true": 1.0, "seed": 0, "cpu_seconds": 1.0}
+    rows = [
+        row | {"method": method, "law": law, "estimate": estimate}
+        for method, law, estimate in (
+            ("a", "easy", 1.1),
+            ("a", "hard", 9.0),
+            ("b", "easy", 1.2),
+            ("b", "hard", None),
+            ("never", "easy", None),
+        )
+    ]
+    shared = known_mi.shared_summary(rows)
+    assert {m: (e["MAE"], e["estimates"]) for m, e in shared.items()} == {
+        "a": (pytest.approx(0.1), 1),
+        "b": (pytest.approx(0.2), 1),
+    }
+    assert known_mi.shared_summary([]) == {}
+
+
 def test_time_to_an_error_is_told_beside_the_least():
     entries = {
         name: {"MAE": error, "cpu_seconds": seconds, "missing": missing, "failed": failed}
