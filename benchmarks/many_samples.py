@@ -32,7 +32,7 @@ class Options:
 
     samples: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     """Numbers of samples."""
-    dims: int = 5
+    dims: int = 10
     """Dimensions of x, and of y."""
     nats: float = 1.0
     """Mutual information of the Gaussians."""
@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in pool.imap(partial(run, options=options), options.samples):
             print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
             rows.append(row)
+        pool.close()
+        pool.join()
     kept = {name: value for name, value in asdict(options).items() if name != "out"}
     content = provenance("many_samples.py", argv, kept, "cpu") | {"rows": rows}
     (folder / "many_samples.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -53,7 +53,12 @@ class NormalScores(Preprocessor):
 
     def fit(self, samples: Float[Tensor, "N d"]) -> Map:
         """Remember the sorted columns."""
-        return partial(_normal_scores, samples.T.contiguous().sort().values)
+        ordered = samples.T.contiguous().sort().values
+        # Of a million samples every fold keeps a table: half as large, where that loses nothing.
+        short = ordered.float()
+        return partial(
+            _normal_scores, short if torch.equal(short.to(ordered), ordered) else ordered
+        )
 
 
 def _normal_scores(
@@ -62,7 +67,7 @@ def _normal_scores(
     # Column by column: the temporaries of a million rows of all columns would not fit so well.
     scores = torch.empty_like(samples, dtype=torch.float64)
     for column, (known, values) in enumerate(zip(reference, samples.T, strict=True)):
-        values = values.contiguous()
+        known, values = known.double(), values.contiguous().double()
         below = torch.searchsorted(known, values)
         at_most = torch.searchsorted(known, values, right=True)
         quantiles = ((below + at_most).double() / 2 + 0.5) / (len(known) + 1)

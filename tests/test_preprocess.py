@@ -196,3 +196,12 @@ def test_normal_scores_of_float32_are_float64():
     x = torch.tensor([[3.0], [1.0], [2.0]])
     scores = NormalScores().fit(x)(x)
     torch.testing.assert_close(scores, NormalScores().fit(x.double())(x.double()))
+
+
+def test_normal_scores_keep_a_short_table_only_where_it_is_exact():
+    short = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).double()
+    for x, dtype in ((short, torch.float32), (short / 3, torch.float64)):
+        fitted = NormalScores().fit(x)
+        assert fitted.args[0].dtype == dtype
+        ranks = x.argsort(0).argsort(0) + 1
+        torch.testing.assert_close(fitted(x), torch.special.ndtri(ranks / 51).double())
