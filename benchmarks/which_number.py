@@ -175,7 +175,9 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
         axes.plot(
             along, [row["certified"] for row in own], "v-", color="#009E73", label="certified"
         )
-        axes.plot(along, [row["ceiling"] for row in own], ":", color="grey", label="ceiling, ln n")
+        if figure != "samples":  # there it is far above all that matters
+            ceilings = [row["ceiling"] for row in own]
+            axes.plot(along, ceilings, ":", color="grey", label="ceiling, ln n")
         for name, colour in zip(own[0]["readouts"], COLOURS, strict=True):
             axes.plot(
                 along,
@@ -191,7 +193,7 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
         if abscissa == "n":
             axes.set_xscale("log")
         axes.set(xlabel=label, ylabel="nats", title=TITLES[figure])
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right" if figure == "samples" else "upper left")
         fig.savefig(folder / f"which_number_{figure}.png", dpi=130)
         plt.close(fig)
     own = [row for row in rows if row["figure"] == "parts"]
