@@ -10,7 +10,6 @@ as it is made, in the cache of `known_mi.py`, with its sample's hash and its cod
 killed goes on where it was, and what no longer holds is made anew.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -29,9 +28,9 @@ import matplotlib
 import numpy as np
 import torch
 import tyro
-from known_mi import Cache, Row, chosen, code_of, draw, markdown, number
+from known_mi import Cache, Row, chosen, code_of, draw, fingerprint, markdown, number
 from known_mi_environments import ONE_THREAD, Package
-from known_mi_laws import families
+from known_mi_laws import every_law
 from provenance import provenance
 from scipy.stats import binomtest, norm
 from tqdm import tqdm
@@ -98,8 +97,7 @@ class Options:
 
 def sample(law: str, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """One sample of a law of `known_mi.py`."""
-    laws = {name: of for group in families().values() for name, of in group.items()}
-    return draw(laws[law], law, n, seed)
+    return draw(every_law()[law], law, n, seed)
 
 
 def estimate(method: str, law: str, n: int, seed: int) -> Row:
@@ -124,18 +122,13 @@ def run(cases: Sequence[Case], options: Options, cache: Cache) -> Iterator[Row]:
     worker = Path(interval_coverage_ours.__file__)
     package = Package("mi-estimators", worker, tuple({case.method for case in cases}))
     code = {method: code_of(package, method) for method in package.methods}
-    true = {
-        name: law.mutual_information()
-        for group in families().values()
-        for name, law in group.items()
-        if name in {case.law for case in cases}
-    }
+    true = {name: every_law()[name].mutual_information() for name in {c.law for c in cases}}
     missing = []
     for seed in range(FIRST_SEED, FIRST_SEED + options.repetitions):
         for case in cases:
             x, y = sample(case.law, options.n, seed)
             row: Row = {"method": case.method, "law": case.law, "n": options.n, "seed": seed}
-            row |= {"sample": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:12]}
+            row |= {"sample": fingerprint(x, y)}
             row |= {"code": code[case.method], "true": true[case.law]}
             known = cache.find(row)
             if known and known["estimate"] is not None:

@@ -41,7 +41,7 @@ from known_mi_environments import (
     run_worker,
     versions,
 )
-from known_mi_laws import BEYOND_NORMAL, families
+from known_mi_laws import BEYOND_NORMAL, every_law, families
 from provenance import provenance
 from tqdm import tqdm
 
@@ -174,6 +174,11 @@ def draw(law: JointDistribution, name: str, n: int, seed: int) -> tuple[np.ndarr
     return x.numpy(), y.numpy()
 
 
+def fingerprint(x: np.ndarray, y: np.ndarray) -> str:
+    """A hash that tells samples apart."""
+    return hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:12]
+
+
 # --- What was run before ----------------------------------------------------------------------
 
 
@@ -253,7 +258,7 @@ class Runner:
 
     def __init__(self, options: Options, cache: Cache, packages: Sequence[Package]) -> None:
         self.options, self.cache = options, cache
-        self.laws = {name: law for laws in families().values() for name, law in laws.items()}
+        self.laws = every_law()
         # Once, at the start: a file that is edited during a run has no part in the names.
         self.code = {m: code_of(p, m) for p in packages for m in p.methods}
         self.stopped = threading.Event()
@@ -295,7 +300,7 @@ class Runner:
             return [
                 {"method": TRUE, **row, "estimate": log_ratio.mean().item(), "cpu_seconds": None}
             ]
-        row["sample"] = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:12]
+        row["sample"] = fingerprint(x, y)
         rows, pending = [], []
         for method in job.methods:
             known = self.cache.find({**row, "method": method, "code": self.code[method]})

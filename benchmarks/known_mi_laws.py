@@ -136,6 +136,11 @@ def others() -> dict[str, dict[str, JointDistribution]]:
     }
 
 
+def every_law() -> dict[str, JointDistribution]:
+    """Every law by its name."""
+    return {name: law for laws in families().values() for name, law in laws.items()}
+
+
 @functools.cache
 def families() -> dict[str, dict[str, JointDistribution]]:
     """Every law by its name, by the name of its family; the 40 of Beyond Normal come first."""

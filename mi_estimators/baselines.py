@@ -121,7 +121,8 @@ class TCopula(Baseline):
         best, best_value = gaussian, evaluate(DV(), score_blocks(gaussian, some)).value
 
         def student(df: float, rows: int) -> EllipticalRatio:
-            u, v = (_TQuantiles(df)(side[:rows]) for side in (x, y))
+            quantiles = _TQuantiles(df)
+            u, v = (quantiles(side[:rows]) for side in (x, y))
             return EllipticalRatio(clean(_t_scatter(u, v, df), len(u)), df)
 
         for df in sorted(self.df, reverse=True):  # away from the Gaussian, as long as it helps

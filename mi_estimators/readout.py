@@ -145,9 +145,7 @@ def tightest(
         return own
     blocks = clipped_blocks(critic, samples, constant, size=size)
     of_own, of_other = evaluate_all([own, other], blocks)
-    groups = samples.groups
-    labels = None if groups is None else groups.cpu().unique(return_inverse=True)[1]
-    return other if of_other.less(of_own).exceeds(1.0, labels) else own
+    return other if of_other.less(of_own).exceeds(1.0, samples.group_numbers()) else own
 
 
 def mean_of(terms: Float[Tensor, " n"]) -> Evaluation:

@@ -31,6 +31,10 @@ class Samples:
         """How many pairs."""
         return len(self.x)
 
+    def group_numbers(self) -> Int64[Tensor, " N"] | None:
+        """The groups as 0 ... G - 1, on the CPU: of a part of the samples, labels have gaps."""
+        return None if self.groups is None else self.groups.cpu().unique(return_inverse=True)[1]
+
     def __getitem__(self, rows: Tensor) -> "Samples":
         """Some of the pairs, by their numbers."""
         rows = rows.to(self.x.device)

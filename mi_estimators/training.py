@@ -95,7 +95,7 @@ def train_critic(
         optimiser, budget.learning_rate, budget.steps + 1, pct_start=0.1, cycle_momentum=False
     )
     known = evaluate(objective, score_blocks(fallback, stop))
-    stop_groups = None if stop.groups is None else stop.groups.cpu().unique(return_inverse=True)[1]
+    stop_groups = stop.group_numbers()
     best: dict[str, Tensor] | None = None
     best_gain, best_step = 0.0, 0
     recent: list[Tensor] = []
