@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from mi_estimators.canonical import Canonical, information_bias
 from mi_estimators.critics import Critic
 from mi_estimators.objectives import DV
+from mi_estimators.preprocess import NormalScores
 from mi_estimators.readout import Evaluation, evaluate, mean_of, score_blocks
-from mi_estimators.samples import Samples
+from mi_estimators.samples import Samples, as_samples, check_estimable
 
 CHOOSING = 4096  # samples that degrees of freedom are chosen on
 CHUNK = 2**16  # samples that candidates are fitted to, and that are scored at a time
@@ -32,6 +34,26 @@ class Baseline(ABC):
     @abstractmethod
     def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
         """The log-ratio for samples like these, a critic without parameters."""
+
+    def estimate(self, x: Any, y: Any) -> Evaluation:
+        """`information` of the normal scores of arrays of shape `[N]` or `[N, d]`.
+
+        Raises:
+            TypeError: If x or y does not hold real numbers.
+            ValueError: If they differ in length, hold NaN or infinities, have constant columns or
+                more than 2 axes, or fewer than 50 samples, or no more than dimensions.
+
+        Example:
+            >>> x = np.random.default_rng(0).standard_normal(5000)
+            >>> y = np.exp(x + np.roll(x, 1))  # I = log(2) / 2 = 0.347 nats
+            >>> estimate = GaussianCopula().estimate(x, y)
+            >>> abs(estimate.value - 0.347) < 2 * estimate.standard_error() < 0.05
+            True
+        """
+        samples = as_samples(x, y)
+        check_estimable(samples)
+        normal = NormalScores()
+        return self.information(*[normal.fit(side)(side) for side in (samples.x, samples.y)])
 
     def information(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Evaluation:
         """Mutual information in nats, and how each sample pulls it.

@@ -29,8 +29,9 @@ from mi_estimators.samples import Samples, as_samples, check_estimable, device_o
 from mi_estimators.training import Budget
 
 SIGNIFICANT = 2.0  # standard errors from which on a difference counts
+REFUTED = 4.0  # by neighbours: on 200 Gaussian pairs, 1 difference in 50 is above 3 errors
 ROUNDING = 1e-9  # nats that a difference of equal numbers may show
-FEW_DIMENSIONS = 3  # of x and y together, for nearest neighbours
+FEW_DIMENSIONS = 4  # of x and y together, for nearest neighbours
 
 
 def estimate_mi(
@@ -42,7 +43,7 @@ def estimate_mi(
     negatives: NegativeSampler | None = None,
     preprocess: Sequence[Preprocessor] | None = (OneHot(), NormalScores(), Compress()),
     baseline: Baseline | None = TCopula(),
-    neighbours: KSG | None = KSG(k=5),
+    neighbours: KSG | None = KSG(),
     budget: Budget = Budget(),
     groups: Any = None,
     seed: int = 0,
@@ -59,7 +60,7 @@ def estimate_mi(
        G = R(T) - E_P[T_0], the value is C + G if G exceeds two standard errors; R(T) if G is as
        far below 0, as the baseline then claims too much; else C. R is the last objective's
        estimate, or InfoNCE's where that bound was tighter on the samples that training stopped
-       on. In up to three dimensions nearest `neighbours` take the critic's place.
+       on. In up to four dimensions nearest `neighbours` take the critic's place.
 
     Without baseline and neighbours the value is R(T): of `MIEstimate.kind`, mostly a lower bound.
 
@@ -90,8 +91,8 @@ def estimate_mi(
     Raises:
         TypeError: If x or y is not numeric, or a part is no instance of its class.
         ValueError: If x and y differ in length, hold NaN or infinities, have constant columns or
-            more than 2 axes, or have fewer than 50 samples, or than 10 a fold; if
-            an objective is not maximised by a log-ratio (`CLUB`, `LogLikelihood`).
+            more than 2 axes, or have fewer than 50 samples, than 10 a fold, or than `neighbours`
+            need; if an objective is not maximised by a log-ratio (`CLUB`, `LogLikelihood`).
         FloatingPointError: If the readout overflows.
 
     Example:
@@ -108,6 +109,8 @@ def estimate_mi(
             f"budget: expected 2 to {len(samples) // 10} folds for {len(samples)} samples, "
             f"received {budget.folds}; each fold needs 10 samples"
         )
+    if neighbours is not None:
+        neighbours.check(len(samples))
     objectives = _as_objectives(objective)
     recipe = Recipe(
         objectives,
@@ -188,10 +191,12 @@ def combine(
             chosen = Evaluation(value, held_out.estimate.influence)
             origin = "baseline and critic"
     if neighbours is not None and few_and_continuous(x, y):
-        nearest = mean_of(neighbours.pointwise(x, y))
-        more = nearest.less(chosen)
-        # A closed form must be refuted; a critic is merely a bound.
-        if more.exceeds(SIGNIFICANT if origin == "baseline" else -SIGNIFICANT, groups):
+        nearest = neighbours.estimate(x, y)
+        if origin == "baseline":  # which must be refuted, at k as well as extrapolated
+            witnesses, errors = [nearest, mean_of(neighbours.pointwise(x, y))], REFUTED
+        else:  # a critic, which mostly misses something
+            witnesses, errors = [nearest], 0.0
+        if all(witness.less(chosen).exceeds(errors, groups) for witness in witnesses):
             chosen, origin = nearest, "neighbours"
     # The coefficients of a closed form vary also where, at independence, no sample pulls at it.
     of_noise = math.sqrt(noise / len(samples)) if origin.startswith("baseline") else 0.0

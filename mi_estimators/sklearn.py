@@ -74,7 +74,7 @@ class MutualInformation(BaseEstimator):
         negatives: NegativeSampler | None = None,
         preprocess: Sequence[Preprocessor] | None = (OneHot(), NormalScores(), Compress()),
         baseline: Baseline | None = TCopula(),
-        neighbours: KSG | None = KSG(k=5),
+        neighbours: KSG | None = KSG(),
         budget: Budget = Budget(),
         random_state: int | np.random.RandomState | None = 0,
         device: torch.device | str | None = None,

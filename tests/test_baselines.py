@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -204,6 +205,20 @@ def test_gaussian_information_is_unbiased_and_its_error_is_honest(law):
     spread = torch.tensor(values).std().item()
     assert abs(sum(values) / 200 - law.mutual_information()) < 4 * spread / math.sqrt(200)
     assert math.sqrt(sum(e**2 for e in errors) / 200) == pytest.approx(spread, rel=0.25)
+
+
+@pytest.mark.parametrize("baseline", [GaussianCopula(), TCopula()], ids=repr)
+def test_an_estimate_is_the_information_of_normal_scores(baseline):
+    x, y = CorrelatedGaussian(2, 0.6).sample(400, generator=seeded())
+    expected = baseline.information(*normal_scores(x, y))
+    found = baseline.estimate(x.exp().numpy(), (3 * y).tolist())
+    assert found.value == pytest.approx(expected.value, abs=1e-12)
+    torch.testing.assert_close(found.influence, expected.influence)
+
+
+def test_an_estimate_refuses_what_nothing_can_be_learnt_from():
+    with pytest.raises(ValueError, match="x: expected columns that vary"):
+        GaussianCopula().estimate(np.zeros(100), np.arange(100))
 
 
 @pytest.mark.parametrize("law", LAWS, ids=repr)

@@ -102,7 +102,7 @@ def test_two_variables_are_mutual_information_and_their_own_columns_do_not_count
     x = torch.stack([x, x + y.roll(1)], 1)
     total, pair = estimate_total_correlation(x, y, **QUICKEST), estimate_mi(x, y, **QUICKEST)
     assert total.value == pair.value
-    assert total.standard_error == pytest.approx(pair.standard_error)
+    assert total.standard_error == pytest.approx(pair.standard_error, rel=1e-2)  # less T_0's noise
     np.testing.assert_array_equal(total.influence, pair.influence)
 
 

@@ -514,13 +514,20 @@ class Near(KSG):
 
     said = 0.0
 
+    plain = math.inf
+
+    def estimate(self, x, y):
+        return Evaluation(self.said, spread_of(0.01))
+
     def pointwise(self, x, y):
-        return self.said + spread_of(0.01)
+        return min(self.said, self.plain) + spread_of(0.01)
 
 
-def saying(value):
+def saying(value, plain=math.inf):
+    """Neighbours whose value is extrapolated from `plain`."""
     neighbours = Near()
     object.__setattr__(neighbours, "said", value)
+    object.__setattr__(neighbours, "plain", plain)
     return neighbours
 
 
@@ -603,9 +610,9 @@ def test_without_a_baseline_only_neighbours_can_take_the_critics_place():
 
 
 @pytest.mark.parametrize(
-    ("said", "origin"), [(0.9, "neighbours"), (0.45, "neighbours"), (0.0, "critic")]
+    ("said", "origin"), [(0.9, "neighbours"), (0.51, "neighbours"), (0.49, "critic")]
 )
-def test_neighbours_far_below_the_critic_do_not_count(said, origin):
+def test_neighbours_below_the_critic_do_not_count(said, origin):
     assert decided(critic=(0.5, 0.1), neighbours=saying(said)).origin == origin
 
 
@@ -614,7 +621,8 @@ def test_neighbours_must_refute_a_baseline_and_are_not_asked_in_many_dimensions(
     assert decided(**enough, neighbours=saying(0.8)).origin == "baseline"
     assert decided(**enough, neighbours=saying(0.2)).origin == "baseline"
     assert decided(**enough, neighbours=saying(5.0)).origin == "neighbours"
-    assert decided(critic=(0.5, 0.1), neighbours=saying(5.0), dim=2).origin == "critic"
+    assert decided(**enough, neighbours=saying(5.0, plain=0.8)).origin == "baseline"
+    assert decided(critic=(0.5, 0.1), neighbours=saying(5.0), dim=3).origin == "critic"
 
 
 def test_few_effective_samples_of_a_critic_are_warned_of():
@@ -633,8 +641,8 @@ def test_where_noise_would_drown_the_closed_form_the_baseline_is_all_held_out():
 
 def test_few_and_continuous():
     x, y = torch.randn(2, 50, 2, generator=seeded()).double()
-    assert few_and_continuous(x, y[:, :1])
-    assert not few_and_continuous(x, y)
+    assert few_and_continuous(x, y)
+    assert not few_and_continuous(torch.cat([x, y[:, :1]], 1), y)
     assert few_and_continuous(x[:, :1].round(), y[:, :1])
     assert not few_and_continuous(x[:, :1].round(), y[:, :1].round())
 
@@ -747,7 +755,8 @@ def test_where_the_copula_claims_too_much_the_estimate_goes_below_it():
     gaussian = GaussianCopula().information(x, y).value
     assert gaussian == pytest.approx(4.62, abs=0.1)
     budget = Budget(folds=2, steps=400)
-    result = estimate_mi(x, y, baseline=GaussianCopula(), budget=budget, progress=False)
+    options = {"baseline": GaussianCopula(), "neighbours": None, "progress": False}
+    result = estimate_mi(x, y, budget=budget, **options)
     assert result.value < result.baseline - 0.5
     assert result.value == pytest.approx(3.26, abs=0.4)
     assert result.origin == "baseline and critic"

@@ -57,7 +57,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 mi_estimators.samples.MIN_SAMPLES = 2
 budget = Budget(folds=2, steps=2, batch_size=16)
-model = MutualInformation(budget=budget, baseline=GaussianCopula(), progress=False)
+parts = {"baseline": GaussianCopula(), "neighbours": None}
+model = MutualInformation(budget=budget, **parts, progress=False)
 results = check_estimator(model, on_fail=None, on_skip=None)
 print(json.dumps([(r["check_name"], r["status"], repr(r["exception"])) for r in results]))
 """
