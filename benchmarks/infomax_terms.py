@@ -137,22 +137,22 @@ def table(rows: Sequence[Row], order: Sequence[tuple[str, str, TrainConfig]]) ->
     """Markdown: one line a run, and one for each untrained encoder and the pixels."""
 
     def cell(row: Row, probe: str) -> str:
-        error = standard_error(row[probe], row["n_test"])
-        return f"{100 * row[probe]:.1f} ± {100 * error:.1f}"
+        accuracy = row["accuracy"][probe]
+        return f"{100 * accuracy:.1f} ± {100 * standard_error(accuracy, row['n_test']):.1f}"
 
     def line(name: str, epochs: str, chosen: Sequence[Row]) -> str:
         by_layer = {row["layer"]: row for row in chosen}
         z = by_layer.get("z_mean") or by_layer["pixels"]
-        cells = [cell(z, probe) for probe in ("knn_5", "knn_20", "linear")]
+        cells = [cell(z, probe) for probe in ("5-NN", "20-NN", "linear")]
         cells += [
             cell(by_layer[layer], "linear") if layer in by_layer else ""
-            for layer in ("hidden", "feature_map")
+            for layer in ("hidden", "conv")
         ]
         return " | ".join([f"| {name}", epochs, *cells]) + " |"
 
     lines = [
         "| preset, terms | epochs | z_mean 5-NN | z_mean 20-NN | z_mean linear | hidden linear "
-        "| feature map linear |",
+        "| conv linear |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for preset, name, _ in order:

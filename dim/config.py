@@ -22,8 +22,8 @@ class TrainConfig:
     """`digits`, `cifar10`, an .npz file, or a folder of images."""
     image_size: int | None = None
     """Resize the images of a folder to this; by default they keep their common size."""
-    encoder: Literal["basic32x32", "su"] = "basic32x32"
-    """The paper's encoder, or the blog's."""
+    encoder: Literal["basic32x32", "alex64x64", "su"] = "basic32x32"
+    """The paper's encoders for 32 and for 64 pixels, or the blog's."""
     z_dim: int = 64
     """Dimensions of the code."""
     stochastic: bool = True

@@ -13,12 +13,14 @@ class Features:
 
     Attributes:
         feature_map: The local features C_ij.
-        hidden: The layer right before the code's heads ("fc" in the paper).
-        z_mean: Mean of p(z|x).
+        conv: The last convolution's ("conv" in the paper).
+        hidden: The layer right before the code's heads ("fc").
+        z_mean: Mean of p(z|x) ("Y").
         z_log_var: Log-variance of p(z|x).
     """
 
     feature_map: Float[Tensor, "N c h w"]
+    conv: Float[Tensor, "N e i j"]
     hidden: Float[Tensor, "N f"]
     z_mean: Float[Tensor, "N d"]
     z_log_var: Float[Tensor, "N d"]
@@ -32,13 +34,14 @@ class Features:
 
 
 class Encoder(nn.Module):
-    """Images to `Features`: local layers, then the rest, then two linear heads.
+    """Images to `Features`: convolutions up to the local features, others, the rest, two heads.
 
     Takes bytes, or floats in [0, 1], of shape `N 3 h w`; normalises them itself.
 
     Args:
         local: Normalised images to the feature map.
-        rest: The feature map to the hidden layer.
+        conv: The feature map to the last convolution's output.
+        rest: That to the hidden layer.
         hidden_dim: Size of the hidden layer.
         z_dim: Size of the code.
         centre: Pixel value (of [0, 1]) that becomes 0.
@@ -51,6 +54,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         local: nn.Module,
+        conv: nn.Module,
         rest: nn.Module,
         *,
         hidden_dim: int,
@@ -60,6 +64,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.local = local
+        self.conv = conv
         self.rest = rest
         self.z_mean = nn.Linear(hidden_dim, z_dim)
         self.z_log_var = nn.Linear(hidden_dim, z_dim)
@@ -68,8 +73,9 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Encode a batch."""
         feature_map = self.local(self.normalise(images))
-        hidden = self.rest(feature_map)
-        return Features(feature_map, hidden, self.z_mean(hidden), self.z_log_var(hidden))
+        conv = self.conv(feature_map)
+        hidden = self.rest(conv)
+        return Features(feature_map, conv, hidden, self.z_mean(hidden), self.z_log_var(hidden))
 
     def normalise(self, images: Tensor) -> Float[Tensor, "N 3 h w"]:
         """Bytes or floats in [0, 1] to the range that the encoder was designed for."""
@@ -97,14 +103,40 @@ def basic32x32(image_size: int, z_dim: int = 64) -> Encoder:
     side = _halve(image_size, 3)
     return Encoder(
         nn.Sequential(*_strided(3, 64), *_strided(64, 128)),
-        nn.Sequential(
-            *_strided(128, 256),
-            nn.Flatten(),
-            nn.Linear(256 * side * side, 1024, bias=False),
-            nn.BatchNorm1d(1024),
-            nn.ReLU(),
-        ),
+        nn.Sequential(*_strided(128, 256)),
+        nn.Sequential(nn.Flatten(), *_dense(256 * side * side, 1024)),
         hidden_dim=1024,
+        z_dim=z_dim,
+        centre=0.5,
+        scale=2.0,
+    )
+
+
+def alex64x64(image_size: int, z_dim: int = 64) -> Encoder:
+    """The encoder of the paper for Tiny ImageNet and STL-10 (Hjelm et al. 2019); "Y" is `z_mean`.
+
+    Five convolutions as in AlexNet, each 3x3 at stride 1, the first, second and last followed by an
+    overlapping maximum; the third is the feature map (15x15x384 for 64x64 images). Two hidden
+    layers of 4096.
+
+    Raises:
+        ValueError: If the image has fewer than 15 pixels a side.
+    """
+    side = image_size
+    for _ in range(3):
+        side = (side - 3) // 2 + 1
+    if side < 1:
+        raise ValueError(
+            f"image_size: expected at least 15, for the encoder halves it 3 times, received "
+            f"{image_size}; resize with --image-size"
+        )
+    return Encoder(
+        nn.Sequential(
+            *_same(3, 96), nn.MaxPool2d(3, 2), *_same(96, 192), nn.MaxPool2d(3, 2), *_same(192, 384)
+        ),
+        nn.Sequential(*_same(384, 384), *_same(384, 192), nn.MaxPool2d(3, 2)),
+        nn.Sequential(nn.Flatten(), *_dense(192 * side * side, 4096), *_dense(4096, 4096)),
+        hidden_dim=4096,
         z_dim=z_dim,
         centre=0.5,
         scale=2.0,
@@ -131,9 +163,8 @@ def su(image_size: int, z_dim: int = 256) -> Encoder:
             *_convolution(128, 256),
             nn.MaxPool2d(2),
         ),
-        nn.Sequential(
-            *_convolution(256, 256), *_convolution(256, 256), nn.AdaptiveMaxPool2d(1), nn.Flatten()
-        ),
+        nn.Sequential(*_convolution(256, 256), *_convolution(256, 256)),
+        nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
         hidden_dim=256,
         z_dim=z_dim,
         centre=0.5,
@@ -154,6 +185,15 @@ def glorot_uniform(module: nn.Module) -> None:
 def _strided(channels_in: int, channels_out: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU()]
+
+
+def _same(channels_in: int, channels_out: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU()]
+
+
+def _dense(dim_in: int, dim_out: int) -> list[nn.Module]:
+    return [nn.Linear(dim_in, dim_out, bias=False), nn.BatchNorm1d(dim_out), nn.ReLU()]
 
 
 def _convolution(channels_in: int, channels_out: int) -> list[nn.Module]:

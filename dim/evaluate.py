@@ -1,37 +1,65 @@
-"""How good are the representations? Nearest-neighbour and linear probes of a frozen encoder.
+"""How good are the representations? Probes of a frozen encoder.
 
 ``python -m dim.evaluate RUN`` probes the encoder of a run beside the same encoder untrained and
-beside raw pixels, and writes ``report.md`` and ``probes.json`` into the run's folder.
+beside raw pixels, and writes ``report.md`` and ``probes.json`` into the run's folder. Of several
+runs that differ in their seed it also prints mean and standard deviation.
 """
 
 import json
 import math
+import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 import tyro
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from dim.checkpoint import load_config, load_encoder, untrained_encoder
+from dim.checkpoint import RunError, load_config, load_encoder, untrained_encoder
 from dim.data import ImageData, load_data
 from dim.encoder import Features
+from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
 from mi_estimators.estimator import evaluating
 
 Device = Literal["auto", "cpu", "cuda"]
-PENALTIES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)  # on ½‖W‖², beside a mean cross-entropy
+Layer = Literal["z", "z_mean", "hidden", "conv", "feature_map"]
+LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
 PROTOCOL = (
     "Frozen encoder in eval mode, no augmentation; probes are fitted on the training images and "
-    "scored once on the test images. k-NN: cosine similarity, unweighted majority vote. Linear: "
-    "multinomial logistic regression on standardised features, its penalty chosen on a fifth of "
-    "the training images. Pixels: scaled to [-1, 1]. ±: binomial standard error of the test "
-    "accuracy."
+    "scored on the test images. k-NN: cosine similarity, unweighted majority vote. Linear: "
+    "multinomial logistic regression on standardised features; SVM: linear, squared hinge, one "
+    "class against the rest; the penalty of both chosen on a fifth of the training images. MLP: "
+    "200 hidden units, the paper's schedule; mean over the last 100 epochs. MLP, validated: fitted "
+    "on nine tenths, the epoch chosen on the tenth. z_mean is the paper's Y, hidden its fc, z a "
+    "sample of p(z|x). Pixels: scaled to [-1, 1]. ±: binomial standard error of the test accuracy."
 )
+
+
+@dataclass(frozen=True)
+class Battery:
+    """Which probes are run."""
+
+    neighbours: tuple[int, ...] = (1, 5, 20, 200)
+    """k-NN for each of these k; those above the number of training images are left out."""
+    svm: bool = True
+    """A linear support-vector machine beside the logistic regression."""
+    mlp_epochs: int = 200
+    """Epochs of the paper's probe with one hidden layer; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        """Refuse (ValueError) what cannot be run."""
+        if min(self.neighbours, default=1) < 1 or self.mlp_epochs < 0:
+            raise ValueError(
+                f"neighbours, mlp_epochs: expected at least 1 and 0, received {self.neighbours} "
+                f"and {self.mlp_epochs}"
+            )
+
+
+QUICK = Battery(svm=False, mlp_epochs=0)  # what training ends with
 
 
 # --- Features ---------------------------------------------------------------------------------
@@ -39,187 +67,32 @@ PROTOCOL = (
 
 @torch.no_grad()
 def encode(
-    encoder: nn.Module, images: UInt8[Tensor, "N 3 h w"], *, batch_size: int = 500
-) -> Features:
-    """Features of all images, as float32 on the CPU.
+    encoder: nn.Module,
+    images: UInt8[Tensor, "N 3 h w"],
+    layer: Layer = "z_mean",
+    *,
+    batch_size: int = 500,
+) -> Float[Tensor, "N ..."]:
+    """One layer's features of all images, as float32, where the encoder is.
 
-    Runs where the encoder's parameters are, in eval mode, and leaves every submodule in the mode
-    it was found in.
+    Runs in eval mode, and leaves every submodule in the mode it was found in. A sample z is the
+    same at each call.
 
     Args:
         encoder: Maps uint8 images to `Features`.
         images: Images, anywhere.
+        layer: Which features.
         batch_size: Images encoded at a time.
     """
     device = next(encoder.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
+
+    def of(features: Features) -> Tensor:
+        chosen = features.sample(generator) if layer == "z" else getattr(features, layer)
+        return chosen.float()
+
     with evaluating(encoder):
-        batches = [encoder(batch.to(device)) for batch in images.split(batch_size)]
-    return Features(
-        **{
-            field.name: torch.cat([getattr(batch, field.name).float().cpu() for batch in batches])
-            for field in fields(Features)
-        }
-    )
-
-
-# --- Nearest neighbours -----------------------------------------------------------------------
-
-
-def nearest(
-    queries: Float[Tensor, "Q d"],
-    gallery: Float[Tensor, "G d"],
-    *,
-    k: int,
-    metric: Literal["cosine", "l2"],
-) -> Int64[Tensor, "Q k"]:
-    """Indices of the k rows of the gallery nearest to each query, nearest first.
-
-    Example:
-        >>> gallery = torch.tensor([[1.0, 0.0], [9.0, 9.0], [0.0, 2.0]])
-        >>> nearest(torch.tensor([[1.0, 1.0]]), gallery, k=2, metric="l2")
-        tensor([[0, 2]])
-        >>> nearest(torch.tensor([[1.0, 1.0]]), gallery, k=1, metric="cosine")
-        tensor([[1]])
-    """
-    if not 1 <= k <= len(gallery):
-        raise ValueError(
-            f"k: expected 1 to {len(gallery)}, the size of the gallery, received {k}; ask for "
-            "fewer neighbours or add images"
-        )
-    if metric == "cosine":
-        # For unit vectors |q − g|² = 2 − 2 cos(q, g): the same order, and one code path.
-        queries, gallery = F.normalize(queries, dim=1), F.normalize(gallery, dim=1)
-    chunks = queries.split(1000)  # a Q × G matrix of distances would outgrow memory
-    return torch.cat([torch.cdist(q, gallery).topk(k, largest=False).indices for q in chunks])
-
-
-def knn_accuracy(
-    train_x: Float[Tensor, "N d"],
-    train_y: Int64[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Int64[Tensor, "M"],
-    *,
-    k: int,
-) -> float:
-    """Share of test points whose k cosine-nearest training points vote for their class.
-
-    Every neighbour has one vote. Among classes with equally many votes the one with the nearest
-    neighbour wins.
-    """
-    labels = train_y[nearest(test_x, train_x, k=k, metric="cosine")]
-    votes = (labels[:, :, None] == labels[:, None, :]).sum(dim=2)  # each neighbour's followers
-    winner = votes.argmax(dim=1, keepdim=True)  # the first maximum, so the nearest
-    return _share(labels.gather(1, winner).squeeze(1) == test_y)
-
-
-# --- Linear probe -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LinearProbe:
-    """A fitted multinomial logistic regression; call it on features to predict classes.
-
-    Attributes:
-        mean: Subtracted from the features.
-        scale: Divides what remains.
-        weight: A column a class; its last row is the bias.
-        classes: The class of each column.
-        penalty: The chosen weight of ½‖W‖².
-    """
-
-    mean: Float[Tensor, "d"]
-    scale: Float[Tensor, "d"]
-    weight: Float[Tensor, "d+1 C"]
-    classes: Int64[Tensor, "C"]
-    penalty: float
-
-    def __call__(self, x: Float[Tensor, "N d"]) -> Int64[Tensor, "N"]:
-        """Most probable class of each row."""
-        return self.classes[_logits((x - self.mean) / self.scale, self.weight).argmax(dim=1)]
-
-
-def fit_linear_probe(x: Float[Tensor, "N d"], y: Int64[Tensor, "N"]) -> LinearProbe:
-    """Multinomial logistic regression, with a penalty chosen without any test data.
-
-    Features are standardised. A fifth of the rows (a fixed random choice) is set aside; the
-    penalty goes from strong to weak, each fit starting from the one before, for as long as the
-    cross-entropy on that fifth falls; then all rows are fitted with the best. Fitted by full-batch
-    L-BFGS in torch, to within 0.01 nats of the minimum (measured on CIFAR-10): less than half the
-    time of scikit-learn's, and on a GPU where the features are there.
-
-    Raises:
-        ValueError: There are fewer than two rows.
-    """
-    if len(x) < 2:
-        raise ValueError(f"x: expected at least 2 rows, received {len(x)}; add labelled images")
-    mean, scale = x.mean(dim=0), x.std(dim=0)
-    scale = torch.where(scale > 0, scale, 1)  # a constant feature says nothing
-    x = (x - mean) / scale
-    classes, targets = y.unique(return_inverse=True)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
-    held_out = max(1, len(x) // 5)
-    validation, fitting = order[:held_out], order[held_out:]
-    x_fitting, x_validation = x[fitting], x[validation]
-
-    weight = x.new_zeros(x.shape[1] + 1, len(classes))
-    best, best_weight, penalty = math.inf, weight, PENALTIES[0]
-    for candidate in PENALTIES:
-        weight = _fit(x_fitting, targets[fitting], candidate, start=weight)
-        error = F.cross_entropy(_logits(x_validation, weight), targets[validation]).item()
-        if error >= best:
-            break
-        best, best_weight, penalty = error, weight, candidate
-    return LinearProbe(mean, scale, _fit(x, targets, penalty, start=best_weight), classes, penalty)
-
-
-def linear_accuracy(
-    train_x: Float[Tensor, "N d"],
-    train_y: Int64[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Int64[Tensor, "M"],
-) -> float:
-    """Share of test points that a linear probe of the training points classifies correctly."""
-    return _share(fit_linear_probe(train_x, train_y)(test_x) == test_y)
-
-
-def _logits(x: Float[Tensor, "N d"], weight: Float[Tensor, "d+1 C"]) -> Float[Tensor, "N C"]:
-    return torch.addmm(weight[-1], x, weight[:-1])
-
-
-def _fit(
-    x: Float[Tensor, "N d"],
-    targets: Int64[Tensor, "N"],
-    penalty: float,
-    *,
-    start: Float[Tensor, "d+1 C"],
-) -> Float[Tensor, "d+1 C"]:
-    """Minimise mean cross-entropy + ½ penalty ‖W‖², with a free bias."""
-    weight = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight],
-        max_iter=100,
-        history_size=10,
-        # Tenfold and hundredfold tighter, a probe takes 2 to 2.6 times as long, and its accuracy on
-        # CIFAR-10 moves by less than a fifth of its standard error.
-        tolerance_grad=1e-3,
-        tolerance_change=1e-4,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        ridge = weight[:-1].square().sum()
-        loss = F.cross_entropy(_logits(x, weight), targets) + 0.5 * penalty * ridge
-        loss.backward()
-        return loss.item()
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return weight.detach()
-
-
-def _share(hits: Tensor) -> float:
-    return hits.float().mean().item()
+        return torch.cat([of(encoder(batch.to(device))) for batch in images.split(batch_size)])
 
 
 # --- The table --------------------------------------------------------------------------------
@@ -230,21 +103,17 @@ class ProbeRow:
     """Test accuracies of one representation.
 
     Attributes:
-        layer: "z_mean", "hidden", "feature_map", or "pixels".
+        layer: One of `Layer`, or "pixels".
         encoder: "trained", "untrained" (the same architecture and initial weights), or "none".
         dimensions: Its size.
-        knn_5: Accuracy of 5 nearest neighbours.
-        knn_20: Accuracy of 20 nearest neighbours.
-        linear: Accuracy of a linear probe.
+        accuracy: By probe: "5-NN", "linear", "SVM", "MLP", "MLP, validated".
         n_test: Test images behind each accuracy.
     """
 
     layer: str
     encoder: str
     dimensions: int
-    knn_5: float
-    knn_20: float
-    linear: float
+    accuracy: dict[str, float]
     n_test: int
 
 
@@ -256,52 +125,69 @@ def standard_error(accuracy: float, n_test: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / n_test)
 
 
-def probe_table(encoder: nn.Module, untrained: nn.Module, data: ImageData) -> list[ProbeRow]:
-    """Probe every layer of an encoder beside the same encoder untrained and beside raw pixels.
+def probe_table(
+    encoder: nn.Module,
+    untrained: nn.Module,
+    data: ImageData,
+    battery: Battery = QUICK,
+    layers: Sequence[Layer] = LAYERS,
+) -> list[ProbeRow]:
+    """Probe layers of an encoder beside the same encoder untrained and beside raw pixels.
 
     Probes run where the encoder is. Without labels on both parts the table is empty.
     """
     return [
-        *probe_encoder(encoder, "trained", data),
-        *probe_encoder(untrained, "untrained", data),
-        *probe_pixels(data),
+        *probe_encoder(encoder, "trained", data, battery, layers),
+        *probe_encoder(untrained, "untrained", data, battery, layers),
+        *probe_pixels(data, battery),
     ]
 
 
-def probe_encoder(encoder: nn.Module, name: str, data: ImageData) -> list[ProbeRow]:
-    """Probe every layer of an encoder, called `name` in the rows."""
+def probe_encoder(
+    encoder: nn.Module,
+    name: str,
+    data: ImageData,
+    battery: Battery = QUICK,
+    layers: Sequence[Layer] = LAYERS,
+) -> list[ProbeRow]:
+    """Probe layers of an encoder, called `name` in the rows."""
     if data.y_train is None or data.y_test is None:
         return []
-    device = next(encoder.parameters()).device
-    train, test = encode(encoder, data.x_train), encode(encoder, data.x_test)
-    return [
-        _probe(layer, name, getattr(train, layer).to(device), getattr(test, layer), data)
-        for layer in ("z_mean", "hidden", "feature_map")
-    ]
+    rows = []
+    for layer in layers:  # one by one: those of 50,000 images are not in memory together
+        train, test = (encode(encoder, images, layer) for images in (data.x_train, data.x_test))
+        rows.append(_probe(layer, name, train, test, data, battery))
+    return rows
 
 
-def probe_pixels(data: ImageData) -> list[ProbeRow]:
+def probe_pixels(data: ImageData, battery: Battery = QUICK) -> list[ProbeRow]:
     """Probe the images as they are."""
     if data.y_train is None or data.y_test is None:
         return []
-    return [_probe("pixels", "none", _centred(data.x_train), _centred(data.x_test), data)]
+    train, test = _centred(data.x_train), _centred(data.x_test)
+    return [_probe("pixels", "none", train, test, data, battery)]
 
 
-def _probe(layer: str, encoder: str, train: Tensor, test: Tensor, data: ImageData) -> ProbeRow:
+def _probe(
+    layer: str, encoder: str, train: Tensor, test: Tensor, data: ImageData, battery: Battery
+) -> ProbeRow:
     """Fit on the training images, where their features are; score on the test images."""
     assert data.y_train is not None
     assert data.y_test is not None
-    points = (train.flatten(1), data.y_train, test.flatten(1), data.y_test)
-    on_device = [part.to(train.device) for part in points]
-    return ProbeRow(
-        layer=layer,
-        encoder=encoder,
-        dimensions=points[0].shape[1],
-        knn_5=knn_accuracy(*on_device, k=5),
-        knn_20=knn_accuracy(*on_device, k=20),
-        linear=linear_accuracy(*on_device),
-        n_test=len(data.y_test),
-    )
+    train_x, test_x = train.flatten(1), test.flatten(1)
+    points = (train_x, data.y_train.to(train.device), test_x, data.y_test.to(train.device))
+    ks = [k for k in battery.neighbours if k <= len(train)]
+    accuracy: dict[str, float] = {}
+    if ks:
+        names = [f"{k}-NN" for k in ks]
+        accuracy |= zip(names, knn_accuracies(*points, ks=ks), strict=True)
+    accuracy["linear"] = linear_accuracy(*points)
+    if battery.svm:
+        accuracy["SVM"] = linear_accuracy(*points, squared_hinge)
+    if battery.mlp_epochs:
+        of_mlp = mlp_accuracy(*points, epochs=battery.mlp_epochs)
+        accuracy |= {"MLP": of_mlp.last, "MLP, validated": of_mlp.validated}
+    return ProbeRow(layer, encoder, train_x.shape[1], accuracy, len(test))
 
 
 def _centred(images: UInt8[Tensor, "N 3 h w"]) -> Float[Tensor, "N 3 h w"]:
@@ -328,15 +214,7 @@ def report(data: ImageData, rows: Sequence[ProbeRow], *, figures: Sequence[str] 
         "",
     ]
     if rows:
-        lines += [
-            "Test accuracy in %.",
-            "",
-            "| representation | encoder | dimensions | 5-NN | 20-NN | linear |",
-            "|---|---|---:|---:|---:|---:|",
-            *map(_markdown, rows),
-            "",
-            f"{PROTOCOL} hidden: the layer right before the code's heads.",
-        ]
+        lines += ["Test accuracy in %.", "", *_table(rows, _with_error), "", PROTOCOL]
     else:
         lines.append("no labels: probes not run")
     for figure in figures:
@@ -344,21 +222,45 @@ def report(data: ImageData, rows: Sequence[ProbeRow], *, figures: Sequence[str] 
     return "\n".join(lines) + "\n"
 
 
-def _markdown(row: ProbeRow) -> str:
-    cells = [row.layer, row.encoder, f"{row.dimensions:,}"]
-    for accuracy in (row.knn_5, row.knn_20, row.linear):
-        error = standard_error(accuracy, row.n_test)
-        cells.append(f"{100 * accuracy:.1f} ± {100 * error:.1f}")
-    return f"| {' | '.join(cells)} |"
+def over_runs(tables: Sequence[Sequence[ProbeRow]]) -> str:
+    """Mean and standard deviation of the accuracies of several runs, in Markdown."""
+
+    def cell(row: ProbeRow, probe: str) -> str:
+        found = [
+            100 * other.accuracy[probe]
+            for table in tables
+            for other in table
+            if (other.layer, other.encoder) == (row.layer, row.encoder)
+        ]
+        return f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
+
+    heading = f"Test accuracy in %, mean ± standard deviation of {len(tables)} runs."
+    return "\n".join([heading, "", *_table(tables[0], cell)])
 
 
-def write_report(run: Path, encoder: nn.Module, untrained: nn.Module, data: ImageData) -> str:
-    """Probe an encoder and write ``report.md`` and ``probes.json`` into a run's folder.
+def _table(rows: Sequence[ProbeRow], cell: Callable[[ProbeRow, str], str]) -> list[str]:
+    probes = list(rows[0].accuracy)
+    lines = [
+        f"| representation | encoder | dimensions | {' | '.join(probes)} |",
+        "|---|---|---:|" + "---:|" * len(probes),
+    ]
+    for row in rows:
+        cells = [row.layer, row.encoder, f"{row.dimensions:,}", *(cell(row, p) for p in probes)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _with_error(row: ProbeRow, probe: str) -> str:
+    accuracy = row.accuracy[probe]
+    return f"{100 * accuracy:.1f} ± {100 * standard_error(accuracy, row.n_test):.1f}"
+
+
+def write_report(run: Path, rows: Sequence[ProbeRow], data: ImageData) -> str:
+    """Write ``report.md`` and ``probes.json`` into a run's folder.
 
     Returns:
         The report.
     """
-    rows = probe_table(encoder, untrained, data)
     figures = [name for name in ("neighbours.png", "curves.png") if (run / name).exists()]
     text = report(data, rows, figures=figures)
     probes = {"data": data.name, "protocol": PROTOCOL, "rows": [asdict(row) for row in rows]}
@@ -395,21 +297,50 @@ def resolve_device(name: Device) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+@dataclass(frozen=True)
+class Options:
+    """Probe the encoders of one or several runs; print the reports."""
+
+    runs: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="RUN")], ...]]
+    """Folders of runs of `python -m dim.train`; several may differ in their seed alone."""
+    battery: tyro.conf.OmitArgPrefixes[Battery] = Battery()
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA where there is a device."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Probe the encoder of a run again; print the report."""
-    options = tyro.cli(
-        RunOptions, prog="python -m dim.evaluate", description=main.__doc__, args=argv
-    )
+    """The command line; a user's mistake exits with code 2 and one line."""
     try:
+        options = tyro.cli(Options, prog="python -m dim.evaluate", args=argv)
         device = resolve_device(options.device)
-        config = load_config(options.run)
-        encoder = load_encoder(options.run).to(device)
-        untrained = untrained_encoder(options.run).to(device)
-        data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+        check_seeds_of_one(options.runs)
+        tables = []
+        for run in options.runs:
+            config = load_config(run)
+            encoder, untrained = load_encoder(run).to(device), untrained_encoder(run).to(device)
+            data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+            layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
+            tables.append(probe_table(encoder, untrained, data, options.battery, layers))
+            print(write_report(run, tables[-1], data))
     except ValueError as error:  # DataError, RunError
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(write_report(options.run, encoder, untrained, data))
+    if len(tables) > 1 and tables[0]:
+        print(over_runs(tables))
+
+
+def check_seeds_of_one(runs: Sequence[Path]) -> None:
+    """Refuse (RunError) runs that differ in more than their seed, or none at all."""
+    if not runs:
+        raise RunError("runs: expected at least one run folder, received none")
+    first, *others = (asdict(load_config(run)) for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        for name in other.keys() - {"seed"}:
+            if other[name] != first[name]:
+                raise RunError(
+                    f"{name}: expected {first[name]!r} in {run} as in {runs[0]}, received "
+                    f"{other[name]!r}; evaluate the two apart"
+                )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dim.config import TrainConfig
-from dim.encoder import Encoder, Features, basic32x32, glorot_uniform, su
+from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform, su
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import InfoMaxTerm, code_with_itself, code_with_locations, map_with_code
 from mi_estimators import (
@@ -47,7 +47,7 @@ NEGATIVES: dict[str, type[NegativeSampler]] = {
     "shuffled": Shuffled,
     "all-locations": AllLocations,
 }
-ENCODERS = {"basic32x32": basic32x32, "su": su}
+ENCODERS = {"basic32x32": basic32x32, "alex64x64": alex64x64, "su": su}
 
 
 class Weights(NamedTuple):

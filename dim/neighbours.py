@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dim.checkpoint import load_config, load_encoder
 from dim.data import ImageData, load_data
-from dim.evaluate import RunOptions, encode, nearest, resolve_device
+from dim.evaluate import RunOptions, encode, resolve_device
+from dim.probes import nearest
 
 QUERIES = 10
 NEIGHBOURS = 9
@@ -160,8 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     path = options.run / "neighbours.png"
     precision = draw_neighbours(
-        encode(encoder, data.x_test).z_mean.to(device),
-        encode(encoder, data.x_train).z_mean.to(device),
+        encode(encoder, data.x_test),
+        encode(encoder, data.x_train),
         data,
         path=path,
         seed=config.seed,

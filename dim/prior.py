@@ -60,7 +60,7 @@ class KLPrior(Prior):
         ValueError: On call, if there are class means and no labels.
 
     Example:
-        >>> features = Features(*[torch.zeros(2, 1, 1, 1), *[torch.zeros(2, 3)] * 3])
+        >>> features = Features(*[torch.zeros(2, 1, 1, 1)] * 2, *[torch.zeros(2, 3)] * 3)
         >>> KLPrior("sum")(features, features.z_mean).item()
         0.0
     """

@@ -24,7 +24,7 @@ from dim.checkpoint import (
 )
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData, load_data
-from dim.evaluate import Device, encode, resolve_device, write_report
+from dim.evaluate import Device, encode, probe_table, resolve_device, write_report
 from dim.model import DeepInfoMax, build_model
 from dim.neighbours import draw_neighbours
 
@@ -168,9 +168,9 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     encoder = train(config, data, run, device=device, resume=options.resume).encoder.eval()
     print("evaluating ...", file=sys.stderr)
     draw_curves(run)
-    queries, gallery = (encode(encoder, images).z_mean for images in (data.x_test, data.x_train))
+    queries, gallery = (encode(encoder, images) for images in (data.x_test, data.x_train))
     draw_neighbours(queries, gallery, data, path=run / "neighbours.png", seed=config.seed)
-    print(write_report(run, encoder, untrained_encoder(run).to(device), data))
+    print(write_report(run, probe_table(encoder, untrained_encoder(run).to(device), data), data))
     print(f"{run}: report.md, curves.png, neighbours.png, metrics.csv, encoder.safetensors")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from dim import PRESETS, AdversarialPrior, KLPrior, NoPrior, TrainConfig, build_model
-from dim.encoder import Features, basic32x32, su
+from dim.encoder import Features, alex64x64, basic32x32, su
 from dim.model import NEGATIVES, OBJECTIVES
 
 
@@ -23,9 +23,8 @@ def seeded(seed=0):
 
 
 def random_features(n=5, d=3):
-    return Features(
-        torch.randn(n, 2, 2, 2), torch.randn(n, 4), torch.randn(n, d), torch.randn(n, d)
-    )
+    shapes = (n, 2, 2, 2), (n, 2, 1, 1), (n, 4), (n, d), (n, d)
+    return Features(*[torch.randn(shape) for shape in shapes])
 
 
 def test_su_kl_is_the_blogs_loss_written_out():
@@ -258,14 +257,25 @@ def test_encoders_have_the_published_sizes():
     def count(module):
         return sum(p.numel() for p in module.parameters())
 
-    paper, blog = basic32x32(32), su(32)
+    paper, large, blog = basic32x32(32), alex64x64(64), su(32)
     assert count(paper) - count(paper.z_log_var) == pytest.approx(4.92e6, rel=2e-3)
     assert count(blog) == pytest.approx(1.68e6, rel=5e-3)
     assert paper(images(2, 32)).feature_map.shape == (2, 128, 8, 8)
+    assert paper(images(2, 32)).conv.shape == (2, 256, 4, 4)
     assert paper(images(2, 32)).hidden.shape == (2, 1024)
     assert paper(images(2, 32)).z_mean.shape == (2, 64)
+    assert large(images(2, 64)).feature_map.shape == (2, 384, 15, 15)
+    assert large(images(2, 64)).conv.shape == (2, 192, 7, 7)
+    assert large(images(2, 64)).hidden.shape == (2, 4096)
+    assert large(images(2, 64)).z_mean.shape == (2, 64)
     assert blog(images(2, 32)).feature_map.shape == (2, 256, 4, 4)
     assert blog(images(2, 32)).z_mean.shape == (2, 256)
+
+
+def test_the_large_encoder_takes_sizes_down_to_what_three_maxima_leave():
+    assert alex64x64(15)(images(2, 15)).conv.shape == (2, 192, 1, 1)
+    with pytest.raises(ValueError, match=r"image_size: expected at least 15, .* received 14"):
+        alex64x64(14)
 
 
 @pytest.mark.parametrize("build", [basic32x32, su])

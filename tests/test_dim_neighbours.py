@@ -156,7 +156,7 @@ class Colour(nn.Module):
     def forward(self, images):
         colour = self.scale * images[:, :, 0, 0] / 255
         other = torch.ones_like(colour)
-        return Features(other[:, :, None, None], other, z_mean=colour, z_log_var=other)
+        return Features(*[other[:, :, None, None]] * 2, other, z_mean=colour, z_log_var=other)
 
 
 @pytest.fixture
