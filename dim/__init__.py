@@ -9,11 +9,12 @@ from dim.data import DataError, ImageData, load_data
 from dim.encoder import Encoder, Features
 from dim.model import DeepInfoMax, Losses, Weights, build_model
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
-from dim.terms import InfoMaxTerm
+from dim.terms import CoordinateTerm, InfoMaxTerm
 
 __all__ = [
     "PRESETS",
     "AdversarialPrior",
+    "CoordinateTerm",
     "DataError",
     "DeepInfoMax",
     "Encoder",

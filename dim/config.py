@@ -51,6 +51,11 @@ class TrainConfig:
     """Weight of the local term, a mean over locations; 0 leaves it out."""
     gamma: float = 1e-3
     """Weight of the prior."""
+    delta: float = 0.0
+    """Weight of the coordinate task, which asks where a location is; 0 leaves it out."""
+    occlusion: float = 0.0
+    """Side of a grey square, as a share of the image's, on the image that z is made of: the other
+    features are of the whole image."""
     prior: Literal["kl", "adversarial", "none"] = "kl"
     """N(0, 1) by the KL divergence; uniform on [0, 1]^d after a sigmoid by a discriminator."""
     prior_reduction: Literal["sum", "mean"] = "sum"
@@ -78,17 +83,21 @@ class TrainConfig:
         """
         least = {"epochs": 1, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
+        least |= {"delta": 0, "occlusion": 0}
         for name, number in least.items():
             if not getattr(self, name) >= number:
                 raise ValueError(
                     f"{name}: expected at least {number}, received {getattr(self, name)}"
                 )
+        if not self.occlusion < 1:
+            raise ValueError(f"occlusion: expected less than 1, received {self.occlusion}")
         if self.class_conditional and self.prior != "kl":
             raise ValueError(
                 f"class_conditional: expected the KL prior, received {self.prior!r}; leave it out"
             )
-        if not (self.alpha or self.beta or (self.gamma and self.prior != "none")):
-            raise ValueError("alpha, beta, gamma: expected a term with some weight, received 0")
+        of_prior = self.gamma and self.prior != "none"
+        if not (self.alpha or self.beta or self.delta or of_prior):
+            raise ValueError("alpha, beta, gamma, delta: expected a weight above 0, received none")
 
 
 # Hjelm et al. 2019: the local presets as in their released code (rdevon/DIM and the framework that

@@ -1,6 +1,7 @@
 """DeepInfoMax: an encoder, a global and a local InfoMax term, and a prior, weighted."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,14 @@ from torch import Tensor, nn
 from dim.config import TrainConfig
 from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform, su
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
-from dim.terms import InfoMaxTerm, code_with_itself, code_with_locations, map_with_code
+from dim.terms import (
+    CoordinateTerm,
+    InfoMaxTerm,
+    code_with_itself,
+    code_with_locations,
+    map_with_code,
+    occlude,
+)
 from mi_estimators import (
     DV,
     JSD,
@@ -51,11 +59,12 @@ ENCODERS = {"basic32x32": basic32x32, "alex64x64": alex64x64, "su": su}
 
 
 class Weights(NamedTuple):
-    """alpha, beta and gamma, as in the paper and in the blog's total loss."""
+    """alpha, beta and gamma, as in the paper and in the blog's total loss; delta of coordinates."""
 
     alpha: float
     beta: float
     gamma: float
+    delta: float = 0.0
 
 
 class Losses(NamedTuple):
@@ -65,6 +74,7 @@ class Losses(NamedTuple):
         global_: Of the global term.
         local: Of the local term.
         prior: Of the prior.
+        coordinates: Of the coordinate task.
         total: Their weighted sum, which encoder and critics lower.
         adversary: What the prior's own parameters lower (`Prior.own_loss`). Train on `total +
             adversary`: the two share no parameter that learns.
@@ -73,20 +83,23 @@ class Losses(NamedTuple):
     global_: Float[Tensor, ""]
     local: Float[Tensor, ""]
     prior: Float[Tensor, ""]
+    coordinates: Float[Tensor, ""]
     total: Float[Tensor, ""]
     adversary: Float[Tensor, ""]
 
 
 class DeepInfoMax(nn.Module):
-    """total = alpha * global + beta * local + gamma * prior, to be minimised.
+    """total = alpha global + beta local + gamma prior + delta coordinates, to be minimised.
 
     Args:
         encoder: Images to features.
         global_term: About the image as a whole; None leaves it out.
         local_term: About each location, averaged over them; None leaves it out.
         prior: On the code.
-        weights: alpha, beta, gamma.
+        weights: alpha, beta, gamma, delta.
+        coordinate_term: Which asks where locations are; None leaves it out.
         stochastic: Whether the terms see a sample of p(z|x), or its mean.
+        occlusion: Side of a square hidden from the code, as a share of the image's.
     """
 
     def __init__(
@@ -97,7 +110,9 @@ class DeepInfoMax(nn.Module):
         prior: Prior,
         weights: Weights,
         *,
+        coordinate_term: CoordinateTerm | None = None,
         stochastic: bool = True,
+        occlusion: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -105,7 +120,9 @@ class DeepInfoMax(nn.Module):
         self.local_term = local_term
         self.prior = prior
         self.weights = weights
+        self.coordinate_term = coordinate_term
         self.stochastic = stochastic
+        self.occlusion = occlusion
 
     def forward(
         self,
@@ -116,17 +133,21 @@ class DeepInfoMax(nn.Module):
     ) -> tuple[Losses, Features]:
         """Losses of a batch, and the features they were computed on."""
         features = self.encoder(images)
+        if self.occlusion:
+            of_part = self.encoder(occlude(images, self.occlusion, generator=generator))
+            features = replace(of_part, feature_map=features.feature_map)
         z = features.sample(generator) if self.stochastic else features.z_mean
         zero = z.new_zeros((), dtype=torch.float32)
         global_, local = (
             zero if term is None else term(features, z, generator=generator)
             for term in (self.global_term, self.local_term)
         )
+        coordinates = zero if self.coordinate_term is None else self.coordinate_term(features, z)
         prior = self.prior(features, z, labels)
         adversary = self.prior.own_loss(z, generator=generator)
-        alpha, beta, gamma = self.weights
-        total = alpha * global_ + beta * local + gamma * prior
-        return Losses(global_, local, prior, total, adversary), features
+        alpha, beta, gamma, delta = self.weights
+        total = alpha * global_ + beta * local + gamma * prior + delta * coordinates
+        return Losses(global_, local, prior, coordinates, total, adversary), features
 
 
 def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepInfoMax:
@@ -154,13 +175,17 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
         if config.beta:
             estimator = _estimator(config, config.z_dim, channels)
             local = InfoMaxTerm(estimator, code_with_locations)
+        prior = _prior(config, classes)
+        coordinates = CoordinateTerm(channels, locations, config.z_dim) if config.delta else None
         return DeepInfoMax(
             encoder,
             global_,
             local,
-            _prior(config, classes),
-            Weights(config.alpha, config.beta, config.gamma),
+            prior,
+            Weights(config.alpha, config.beta, config.gamma, config.delta),
+            coordinate_term=coordinates,
             stochastic=config.stochastic,
+            occlusion=config.occlusion,
         )
 
 

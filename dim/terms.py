@@ -1,14 +1,19 @@
-"""The InfoMax terms: which two things of one image should be informative about each other."""
+"""The InfoMax terms: which two things of one image should be informative about each other.
 
+And what makes that harder, to the code's benefit: images of which it sees only a part.
+"""
+
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dim.encoder import Features
-from mi_estimators import MIEstimator
+from mi_estimators import MIEstimator, mlp
 
 Pairing = Callable[[Features, Tensor], tuple[Tensor, Tensor]]
 
@@ -56,3 +61,69 @@ def code_with_locations(
 ) -> tuple[Float[Tensor, "N 1 d"], Float[Tensor, "N L c"]]:
     """(z, C_ij), the local pair: the code and each location of the feature map."""
     return z[:, None], rearrange(features.feature_map, "n c h w -> n (h w) c")
+
+
+class CoordinateTerm(nn.Module):
+    """I(C_ij; (i, j) | z): where in its image a local feature is from, told by it and the code.
+
+    Every location is as likely, so a classifier's cross-entropy below log(h w) is a lower bound on
+    that information (Barber and Agakov 2003). A task that Hjelm et al. 2019 (Section 4.4) add to
+    infoNCE, where it brings the code 0.9 points.
+
+    Args:
+        channels: Of the feature map.
+        locations: h w.
+        z_dim: Dimensions of the code.
+        units: Width of the classifier's hidden layer.
+
+    Example:
+        >>> term = CoordinateTerm(2, 4, 3)
+        >>> features = Features(*[torch.randn(5, 2, 2, 2)] * 2, *[torch.zeros(5, 3)] * 3)
+        >>> term(features, torch.randn(5, 3)).item()  # knows nothing yet
+        0.0
+    """
+
+    def __init__(self, channels: int, locations: int, z_dim: int, *, units: int = 512) -> None:
+        super().__init__()
+        self.classifier = mlp(channels + z_dim, units, locations, activation=nn.ReLU)
+        for parameter in self.classifier[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Features, z: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
+        """The bound's negative, in nats: 0 at chance, -log(h w) where every location is known."""
+        local = rearrange(features.feature_map, "n c h w -> n (h w) c")
+        n, locations, _ = local.shape
+        logits = self.classifier(torch.cat([local, z[:, None].expand(-1, locations, -1)], -1))
+        places = torch.arange(locations, device=z.device).repeat(n)
+        return F.cross_entropy(logits.flatten(0, 1).float(), places) - math.log(locations)
+
+
+def occlude(
+    images: Float[Tensor, "N 3 h w"] | UInt8[Tensor, "N 3 h w"],
+    share: float,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Grey out a square of each image, at a random place inside.
+
+    Args:
+        images: Bytes, or floats in [0, 1].
+        share: The square's side, as a share of the image's.
+        generator: Source of the places.
+
+    Example:
+        >>> hidden = occlude(torch.ones(2, 3, 8, 8), 0.5)
+        >>> (hidden == 0.5).sum((1, 2, 3)).tolist()  # 3 channels of 4 x 4
+        [48, 48]
+    """
+    n, _, height, width = images.shape
+    drawn_on = images.device if generator is None else generator.device
+    masks = []
+    for length in (height, width):
+        side = round(share * length)
+        start = torch.randint(length - side + 1, (n, 1), generator=generator, device=drawn_on)
+        place = torch.arange(length, device=images.device) - start.to(images.device)
+        masks.append((place >= 0) & (place < side))
+    rows, columns = masks
+    grey = 127 if images.dtype == torch.uint8 else 0.5
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], grey)

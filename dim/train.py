@@ -25,10 +25,10 @@ from dim.checkpoint import (
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData, load_data
 from dim.evaluate import Device, encode, probe_table, resolve_device, write_report
-from dim.model import DeepInfoMax, build_model
+from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
 
-LOSSES = ("global", "local", "prior", "total", "adversary")  # the order of `model.Losses`
+LOSSES = tuple(name.rstrip("_") for name in Losses._fields)
 
 
 @dataclasses.dataclass(frozen=True)

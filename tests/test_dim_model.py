@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from dim import PRESETS, AdversarialPrior, KLPrior, NoPrior, TrainConfig, build_model
 from dim.encoder import Features, alex64x64, basic32x32, su
 from dim.model import NEGATIVES, OBJECTIVES
+from dim.terms import CoordinateTerm, occlude
 
 
 def images(n=6, size=16, seed=0):
@@ -223,10 +224,94 @@ def test_one_backward_pass_takes_each_side_its_own_way():
 def test_no_prior_costs_nothing():
     features = random_features()
     assert NoPrior()(features, features.z_mean).item() == 0
-    with pytest.raises(ValueError, match="alpha, beta, gamma: expected a term"):
+    with pytest.raises(ValueError, match="alpha, beta, gamma, delta: expected a weight"):
         TrainConfig(alpha=0.0, beta=0.0, prior="none")
     with pytest.raises(ValueError, match="class_conditional: expected the KL prior, received 'adv"):
         TrainConfig(prior="adversarial", class_conditional=True)
+
+
+# --- Additions --------------------------------------------------------------------------------
+
+
+def test_the_coordinate_term_is_a_cross_entropy_written_out():
+    term = CoordinateTerm(2, 6, 3, units=4)
+    torch.nn.init.normal_(term.classifier[-1].weight)
+    features = dataclasses.replace(random_features(5), feature_map=torch.randn(5, 2, 2, 3))
+    z = torch.randn(5, 3)
+    expected = -math.log(6)
+    for image in range(5):
+        for row in range(2):
+            for column in range(3):
+                local = torch.cat([features.feature_map[image, :, row, column], z[image]])
+                scores = term.classifier(local)
+                place = row * 3 + column
+                expected += (scores.logsumexp(0) - scores[place]).item() / 30
+    assert term(features, z).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_features_that_tell_their_place_reach_the_bound_and_others_stay_at_chance():
+    place = torch.eye(4).view(1, 4, 2, 2).expand(64, -1, -1, -1)
+    told, untold = (
+        dataclasses.replace(random_features(64), feature_map=m) for m in (place, 0 * place)
+    )
+    z, term = torch.randn(64, 3, generator=seeded()), CoordinateTerm(4, 4, 3)
+    optimiser = torch.optim.Adam(term.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimiser.zero_grad()
+        term(told, z).backward()
+        optimiser.step()
+    assert -math.log(4) <= term(told, z).item() < -0.95 * math.log(4)
+    assert term(untold, z).item() > -0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_square_of_each_image_is_grey_and_the_rest_as_it_was(dtype):
+    grey = 127 if dtype == torch.uint8 else 0.5
+    batch = torch.full((200, 3, 12, 12), 1, dtype=dtype)
+    hidden = occlude(batch, 0.25, generator=seeded()) == grey
+    assert bool((hidden[:, :1] == hidden).all())
+    corners = set()
+    for mask in hidden[:, 0]:
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert len(rows) == len(columns) == 3
+        assert mask.sum() == 9  # and they are neighbours, or there would be fewer of one kind
+        assert rows[-1] - rows[0] == columns[-1] - columns[0] == 2
+        corners.add((int(rows[0]), int(columns[0])))
+    assert {0, 9} <= {row for row, _ in corners}
+    assert {0, 9} <= {column for _, column in corners}
+    assert torch.equal(batch, torch.ones_like(batch))
+
+
+def test_the_code_is_of_the_occluded_image_and_the_feature_map_of_the_whole_one():
+    config = dataclasses.replace(PRESETS["default"], occlusion=0.5, stochastic=False)
+    model = build_model(config, 16).eval()
+    batch = images(6)
+    _, features = model(batch, generator=seeded())
+    whole = model.encoder(batch)
+    part = model.encoder(occlude(batch, 0.5, generator=seeded()))
+    assert torch.equal(features.feature_map, whole.feature_map)
+    assert torch.equal(features.z_mean, part.z_mean)
+    assert not torch.allclose(part.z_mean, whole.z_mean)
+
+
+def test_the_coordinate_task_is_a_part_of_the_total():
+    config = dataclasses.replace(PRESETS["default"], delta=2.0, alpha=0.0, gamma=0.0)
+    model = build_model(config, 16)
+    torch.nn.init.normal_(model.coordinate_term.classifier[-1].weight)
+    losses, _ = model(images(4), generator=seeded())
+    torch.testing.assert_close(losses.total, losses.local + 2 * losses.coordinates)
+    losses.coordinates.backward()
+    assert model.encoder.local[0].weight.grad.any()
+    assert model.encoder.z_mean.weight.grad.any()
+
+
+@pytest.mark.parametrize("occlusion", [-0.1, 1.0])
+def test_an_occlusion_that_leaves_nothing_is_refused(occlusion):
+    with pytest.raises(ValueError, match="occlusion: expected"):
+        TrainConfig(occlusion=occlusion)
+
+
+# --- Presets ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", PRESETS)
