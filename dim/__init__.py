@@ -6,6 +6,7 @@ Train with `python -m dim.train`; then `dim.load_encoder("runs/...")` is a plain
 from dim.checkpoint import RunError, load_encoder
 from dim.config import PRESETS, TrainConfig
 from dim.data import DataError, ImageData, load_data
+from dim.decoder import Decoder, ReconstructionTerm
 from dim.encoder import Encoder, Features
 from dim.model import DeepInfoMax, Losses, Weights, build_model
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
@@ -16,6 +17,7 @@ __all__ = [
     "AdversarialPrior",
     "CoordinateTerm",
     "DataError",
+    "Decoder",
     "DeepInfoMax",
     "Encoder",
     "Features",
@@ -25,6 +27,7 @@ __all__ = [
     "Losses",
     "NoPrior",
     "Prior",
+    "ReconstructionTerm",
     "RunError",
     "TrainConfig",
     "Weights",

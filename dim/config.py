@@ -16,8 +16,12 @@ class TrainConfig:
         "paper-local-dv",
         "paper-global",
         "paper-local-global",
+        "autoencoder",
+        "vae",
+        "class-conditional-vae",
     ] = "default"
-    """Where the other values start from: `su-kl` is the blog's model, the others the paper's."""
+    """Where the other values start from: `su-kl` is the blog's model, `paper-...` the paper's; the
+    last three are what these are compared with."""
     data: str = "digits"
     """`digits`, `cifar10`, an .npz file, or a folder of images."""
     image_size: int | None = None
@@ -53,6 +57,8 @@ class TrainConfig:
     """Weight of the prior."""
     delta: float = 0.0
     """Weight of the coordinate task, which asks where a location is; 0 leaves it out."""
+    rho: float = 0.0
+    """Weight of the reconstruction of the image from z, summed over its pixels; 0 leaves it out."""
     occlusion: float = 0.0
     """Side of a grey square, as a share of the image's, on the image that z is made of: the other
     features are of the whole image."""
@@ -83,7 +89,7 @@ class TrainConfig:
         """
         least = {"epochs": 1, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
-        least |= {"delta": 0, "occlusion": 0}
+        least |= {"delta": 0, "rho": 0, "occlusion": 0}
         for name, number in least.items():
             if not getattr(self, name) >= number:
                 raise ValueError(
@@ -96,8 +102,10 @@ class TrainConfig:
                 f"class_conditional: expected the KL prior, received {self.prior!r}; leave it out"
             )
         of_prior = self.gamma and self.prior != "none"
-        if not (self.alpha or self.beta or self.delta or of_prior):
-            raise ValueError("alpha, beta, gamma, delta: expected a weight above 0, received none")
+        if not (self.alpha or self.beta or self.delta or self.rho or of_prior):
+            raise ValueError(
+                "alpha, beta, gamma, delta, rho: expected a weight above 0, received none"
+            )
 
 
 # Hjelm et al. 2019: the local presets as in their released code (rdevon/DIM and the framework that
@@ -128,6 +136,9 @@ _PAPER_GLOBAL = replace(
     gamma=1.0,
 )
 
+# The same encoder, trained to reconstruct.
+_VAE = TrainConfig(preset="vae", alpha=0.0, beta=0.0, gamma=1.0, rho=1.0)
+
 PRESETS = {
     "default": TrainConfig(),
     "paper-local-jsd": _PAPER_LOCAL,
@@ -141,6 +152,9 @@ PRESETS = {
     "paper-local-dv": replace(_PAPER_LOCAL, preset="paper-local-dv", objective="dv"),
     "paper-global": _PAPER_GLOBAL,
     "paper-local-global": replace(_PAPER_GLOBAL, preset="paper-local-global", alpha=0.5, beta=0.1),
+    "autoencoder": replace(_VAE, preset="autoencoder", prior="none", stochastic=False),
+    "vae": _VAE,
+    "class-conditional-vae": replace(_VAE, preset="class-conditional-vae", class_conditional=True),
     # Su 2018 (spaces.ac.cn/archives/6024) and its code; Adam's epsilon is Keras' default.
     "su-kl": TrainConfig(
         preset="su-kl",

@@ -261,7 +261,8 @@ def write_report(run: Path, rows: Sequence[ProbeRow], data: ImageData) -> str:
     Returns:
         The report.
     """
-    figures = [name for name in ("neighbours.png", "curves.png") if (run / name).exists()]
+    known = ("neighbours.png", "reconstructions.png", "curves.png")
+    figures = [name for name in known if (run / name).exists()]
     text = report(data, rows, figures=figures)
     probes = {"data": data.name, "protocol": PROTOCOL, "rows": [asdict(row) for row in rows]}
     (run / "probes.json").write_text(json.dumps(probes, indent=2) + "\n", encoding="utf-8")

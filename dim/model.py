@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dim.config import TrainConfig
+from dim.decoder import Decoder, ReconstructionTerm
 from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform, su
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import (
@@ -59,12 +60,13 @@ ENCODERS = {"basic32x32": basic32x32, "alex64x64": alex64x64, "su": su}
 
 
 class Weights(NamedTuple):
-    """alpha, beta and gamma, as in the paper and in the blog's total loss; delta of coordinates."""
+    """alpha, beta and gamma, as in the paper and in the blog; delta and rho, of further losses."""
 
     alpha: float
     beta: float
     gamma: float
     delta: float = 0.0
+    rho: float = 0.0
 
 
 class Losses(NamedTuple):
@@ -75,6 +77,7 @@ class Losses(NamedTuple):
         local: Of the local term.
         prior: Of the prior.
         coordinates: Of the coordinate task.
+        reconstruction: Of the image from the code.
         total: Their weighted sum, which encoder and critics lower.
         adversary: What the prior's own parameters lower (`Prior.own_loss`). Train on `total +
             adversary`: the two share no parameter that learns.
@@ -84,20 +87,24 @@ class Losses(NamedTuple):
     local: Float[Tensor, ""]
     prior: Float[Tensor, ""]
     coordinates: Float[Tensor, ""]
+    reconstruction: Float[Tensor, ""]
     total: Float[Tensor, ""]
     adversary: Float[Tensor, ""]
 
 
 class DeepInfoMax(nn.Module):
-    """total = alpha global + beta local + gamma prior + delta coordinates, to be minimised.
+    """A sum of weighted losses, to be minimised.
+
+    total = alpha global + beta local + gamma prior + delta coordinates + rho reconstruction.
 
     Args:
         encoder: Images to features.
         global_term: About the image as a whole; None leaves it out.
         local_term: About each location, averaged over them; None leaves it out.
         prior: On the code.
-        weights: alpha, beta, gamma, delta.
+        weights: alpha, beta, gamma, delta, rho.
         coordinate_term: Which asks where locations are; None leaves it out.
+        reconstruction_term: Which makes the image of the code; None leaves it out.
         stochastic: Whether the terms see a sample of p(z|x), or its mean.
         occlusion: Side of a square hidden from the code, as a share of the image's.
     """
@@ -111,6 +118,7 @@ class DeepInfoMax(nn.Module):
         weights: Weights,
         *,
         coordinate_term: CoordinateTerm | None = None,
+        reconstruction_term: ReconstructionTerm | None = None,
         stochastic: bool = True,
         occlusion: float = 0.0,
     ) -> None:
@@ -121,6 +129,7 @@ class DeepInfoMax(nn.Module):
         self.prior = prior
         self.weights = weights
         self.coordinate_term = coordinate_term
+        self.reconstruction_term = reconstruction_term
         self.stochastic = stochastic
         self.occlusion = occlusion
 
@@ -143,11 +152,13 @@ class DeepInfoMax(nn.Module):
             for term in (self.global_term, self.local_term)
         )
         coordinates = zero if self.coordinate_term is None else self.coordinate_term(features, z)
+        reconstruct = self.reconstruction_term
+        reconstruction = zero if reconstruct is None else reconstruct(z, images)
         prior = self.prior(features, z, labels)
         adversary = self.prior.own_loss(z, generator=generator)
-        alpha, beta, gamma, delta = self.weights
-        total = alpha * global_ + beta * local + gamma * prior + delta * coordinates
-        return Losses(global_, local, prior, coordinates, total, adversary), features
+        parts = (global_, local, prior, coordinates, reconstruction)
+        total = sum((weight * loss for weight, loss in zip(self.weights, parts, strict=True)), zero)
+        return Losses(*parts, total, adversary), features
 
 
 def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepInfoMax:
@@ -177,13 +188,17 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
             local = InfoMaxTerm(estimator, code_with_locations)
         prior = _prior(config, classes)
         coordinates = CoordinateTerm(channels, locations, config.z_dim) if config.delta else None
+        reconstruction = None
+        if config.rho:
+            reconstruction = ReconstructionTerm(Decoder(config.z_dim, image_size))
         return DeepInfoMax(
             encoder,
             global_,
             local,
             prior,
-            Weights(config.alpha, config.beta, config.gamma, config.delta),
+            Weights(config.alpha, config.beta, config.gamma, config.delta, config.rho),
             coordinate_term=coordinates,
+            reconstruction_term=reconstruction,
             stochastic=config.stochastic,
             occlusion=config.occlusion,
         )

@@ -24,6 +24,7 @@ from dim.checkpoint import (
 )
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData, load_data
+from dim.decoder import draw_reconstructions
 from dim.evaluate import Device, encode, probe_table, resolve_device, write_report
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
@@ -165,9 +166,13 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     config = options.config
     data = load_data(config.data, image_size=config.image_size, seed=config.seed)
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
-    encoder = train(config, data, run, device=device, resume=options.resume).encoder.eval()
+    model = train(config, data, run, device=device, resume=options.resume)
+    encoder = model.encoder.eval()
     print("evaluating ...", file=sys.stderr)
     draw_curves(run)
+    if (term := model.reconstruction_term) is not None:
+        path = run / "reconstructions.png"
+        draw_reconstructions(encoder, term.decoder, data.x_test, path=path)
     queries, gallery = (encode(encoder, images) for images in (data.x_test, data.x_train))
     draw_neighbours(queries, gallery, data, path=run / "neighbours.png", seed=config.seed)
     print(write_report(run, probe_table(encoder, untrained_encoder(run).to(device), data), data))
@@ -181,13 +186,13 @@ def draw_curves(run: Path) -> None:
 
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(13, 2.8), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(LOSSES)), LOSSES, strict=True):
-        values = [float(row[name]) for row in rows]
-        if any(values):
-            axes.plot([int(row["epoch"]) for row in rows], values, marker=".")
-        else:
-            axes.text(0.5, 0.5, "left out", transform=axes.transAxes, ha="center", va="center")
+    epochs = [int(row["epoch"]) for row in rows]
+    curves = {name: [float(row[name]) for row in rows] for name in LOSSES}
+    drawn = {name: values for name, values in curves.items() if any(values)}  # others: left out
+    figure = Figure(figsize=(2.9 * len(drawn), 2.8), layout="constrained")
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, drawn.items(), strict=True):
+        axes.plot(epochs, values, marker=".")
         axes.set(title=f"{name} loss", xlabel="epoch", ylabel="nats")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

@@ -224,7 +224,7 @@ def test_one_backward_pass_takes_each_side_its_own_way():
 def test_no_prior_costs_nothing():
     features = random_features()
     assert NoPrior()(features, features.z_mean).item() == 0
-    with pytest.raises(ValueError, match="alpha, beta, gamma, delta: expected a weight"):
+    with pytest.raises(ValueError, match="alpha, beta, gamma, delta, rho: expected a weight"):
         TrainConfig(alpha=0.0, beta=0.0, prior="none")
     with pytest.raises(ValueError, match="class_conditional: expected the KL prior, received 'adv"):
         TrainConfig(prior="adversarial", class_conditional=True)
@@ -318,8 +318,8 @@ def test_an_occlusion_that_leaves_nothing_is_refused(occlusion):
 def test_every_preset_says_its_name_and_takes_a_step(preset):
     config = PRESETS[preset]
     assert config.preset == preset
-    model = build_model(dataclasses.replace(config, head_units=8), 16)
-    losses, _ = model(images(4), generator=seeded())
+    model = build_model(dataclasses.replace(config, head_units=8), 16, classes=2)
+    losses, _ = model(images(4), torch.arange(4) % 2, generator=seeded())
     (losses.total + losses.adversary).backward()
     assert losses.total.isfinite()
     assert bool(losses.adversary) == (config.prior == "adversarial")
