@@ -1,0 +1,107 @@
+"""Measures of a code that need no labels: what it says of images, and how its dimensions depend."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from dim.encoder import Features
+from dim.terms import InfoMaxTerm
+from mi_estimators import DV, InfoNCE, PairScores, mlp
+from mi_estimators.estimator import evaluating
+
+
+@dataclass(frozen=True)
+class HeldOutInformation:
+    """What the critic of a term shows of images that it never saw.
+
+    Attributes:
+        nats: A lower bound on the term's mutual information, by InfoNCE.
+        ceiling: What it cannot exceed with so many negatives, in nats.
+    """
+
+    nats: float
+    ceiling: float
+
+
+@torch.no_grad()
+def held_out_information(
+    encoder: nn.Module,
+    term: InfoMaxTerm,
+    images: UInt8[Tensor, "N 3 h w"],
+    *,
+    batch_size: int = 100,
+) -> HeldOutInformation:
+    """Mutual information of a term's pair, on batches of test images, each other's negatives.
+
+    Of an encoder without noise the information that its mean has of the image has no upper limit:
+    then this is a number about the critic, and about batches of this size.
+
+    Args:
+        encoder: Maps images to `Features`; their means are taken.
+        term: The global or the local term, with its trained critic.
+        images: Test images; a last, smaller batch is left out.
+        batch_size: Images that are each other's negatives.
+
+    Raises:
+        ValueError: If there are fewer images than a batch.
+    """
+    if len(images) < batch_size:
+        raise ValueError(
+            f"images: expected at least {batch_size}, a batch, received {len(images)}; lower "
+            f"batch_size"
+        )
+    device = next(encoder.parameters()).device
+    values, objective = [], term.estimator.objective
+    with evaluating(encoder), evaluating(term):
+        for batch in images.split(batch_size):
+            if len(batch) == batch_size:
+                features: Features = encoder(batch.to(device))
+                scores = term.estimator.scores(*term.pairing(features, features.z_mean))
+                values.append(InfoNCE().estimate(scores.map(objective.to_log_ratio)).item())
+    drawn = scores.negatives if scores.mask is None else int(scores.mask.sum(-1).max())
+    return HeldOutInformation(sum(values) / len(values), InfoNCE().ceiling(drawn))
+
+
+def dependence_within(
+    train: Float[Tensor, "N d"],
+    test: Float[Tensor, "M d"],
+    *,
+    steps: int = 500,
+    batch_size: int = 1000,
+    seed: int = 0,
+) -> float:
+    """How much the dimensions of a code depend on one another, in nats: a lower bound, by DV.
+
+    KL(p(z) || Π p(z_k)), 0 if they are independent, by a discriminator between codes and codes with
+    every dimension shuffled on its own: the neural dependency measure of Hjelm et al. 2019. It
+    trains on codes of training images and is read out on those of test images.
+
+    Args:
+        train: Codes of training images.
+        test: Codes of test images.
+        steps: Of Adam.
+        batch_size: Codes in a batch.
+        seed: Of initial weights, batches and shuffles.
+    """
+    mean, scale = train.mean(0), train.std(0).clamp(min=1e-6)
+    train, test = ((codes - mean) / scale for codes in (train, test))
+    generator = torch.Generator().manual_seed(seed)
+
+    def pairs(codes: Tensor) -> PairScores:
+        order = torch.rand(codes.shape, generator=generator).argsort(0).to(codes.device)
+        joint, product = discriminator(codes)[:, 0], discriminator(codes.gather(0, order))
+        return PairScores(joint, product)
+
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        discriminator = mlp(train.shape[1], 1000, 200, 1).to(train.device)
+        optimiser = torch.optim.Adam(discriminator.parameters(), lr=1e-4)
+        for _ in range(steps):
+            rows = torch.randint(len(train), (min(batch_size, len(train)),), generator=generator)
+            optimiser.zero_grad()
+            (-DV()(pairs(train[rows.to(train.device)]))).backward()
+            optimiser.step()
+    with torch.no_grad():
+        return DV().estimate(pairs(test)).item()

@@ -1,0 +1,104 @@
+"""Measures of a code against laws that know their answer."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dim.encoder import Features
+from dim.measures import dependence_within, held_out_information
+from dim.terms import InfoMaxTerm, code_with_itself
+from mi_estimators import JSD, Critic, MIEstimator
+from mi_estimators.distributions import CorrelatedGaussian
+
+
+class Brightness(nn.Module):
+    """An encoder whose code is how bright an image is, in 256 steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, images):
+        z = images.float().mean((1, 2, 3))[:, None]
+        return Features(*[z[..., None, None]] * 2, z, z, torch.zeros_like(z))
+
+
+class Near(Critic):
+    """The closer, the higher."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+
+    def encode_x(self, x):
+        return x
+
+    def encode_y(self, y):
+        return y
+
+    def score(self, u, v):
+        return -self.slope * (u - v).abs().sum(-1)
+
+
+def shades(n):
+    return torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 8, 8)
+
+
+def term(slope):
+    return InfoMaxTerm(MIEstimator(Near(slope), JSD()), code_with_itself)
+
+
+def test_a_critic_that_tells_all_images_apart_reaches_the_ceiling():
+    found = held_out_information(Brightness(), term(20.0), shades(120), batch_size=50)
+    assert found.ceiling == pytest.approx(math.log(50))
+    assert found.nats == pytest.approx(found.ceiling, abs=1e-6)
+
+
+def test_a_critic_that_tells_nothing_finds_nothing_and_one_that_errs_less_than_nothing():
+    nothing = held_out_information(Brightness(), term(0.0), shades(120), batch_size=50)
+    assert nothing.nats == pytest.approx(0, abs=1e-6)
+    assert held_out_information(Brightness(), term(-1.0), shades(120), batch_size=50).nats < -1
+
+
+def test_fewer_images_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match="images: expected at least 50, a batch, received 49"):
+        held_out_information(Brightness(), term(1.0), shades(49), batch_size=50)
+
+
+def test_modes_and_gradients_are_left_as_they_were():
+    encoder, of = Brightness().train(), term(1.0).train()
+    held_out_information(encoder, of, shades(50), batch_size=50)
+    assert encoder.training
+    assert of.training
+
+
+def test_independent_dimensions_have_none_and_no_scale():
+    scale = torch.tensor([1.0, 100.0, 0.01, 1.0])
+    train, test = (
+        scale * torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (4000, 3000)
+    )
+    assert -0.1 < dependence_within(train, test, steps=60) < 0.03
+
+
+@pytest.mark.slow
+def test_dependence_of_correlated_dimensions_is_their_mutual_information():
+    law = CorrelatedGaussian(1, 0.9)
+    train, test = (
+        torch.cat(law.sample(n, generator=torch.Generator().manual_seed(n)), 1).float()
+        for n in (8000, 6000)
+    )
+    found = dependence_within(train, test, steps=400)
+    assert 0.85 * law.mutual_information() < found < law.mutual_information() + 0.06
+
+
+def test_dependence_is_the_same_for_the_same_seed_and_leaves_the_global_generator_alone():
+    codes = torch.randn(300, 3)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = dependence_within(codes, codes, steps=3)
+    assert torch.equal(torch.rand(1), expected)
+    assert dependence_within(codes, codes, steps=3) == first
+    assert dependence_within(codes, codes, steps=3, seed=1) != first
