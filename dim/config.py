@@ -19,9 +19,11 @@ class TrainConfig:
     ] = "default"
     """Where the other values start from: `su-kl` is the blog's model, the others the paper's."""
     data: str = "digits"
-    """`digits`, `cifar10`, an .npz file, or a folder of images."""
+    """`digits`, `cifar10`, an .npz file, or a folder: of images, Tiny ImageNet, STL-10."""
     image_size: int | None = None
     """Resize the images of a folder to this; by default they keep their common size."""
+    corrupt: Literal["refuse", "skip"] = "refuse"
+    """What to do with a file of a folder that is no readable image."""
     encoder: Literal["basic32x32", "su"] = "basic32x32"
     """The paper's encoder, or the blog's."""
     z_dim: int = 64

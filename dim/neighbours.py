@@ -154,7 +154,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = resolve_device(options.device)
         config = load_config(options.run)
         encoder = load_encoder(options.run).to(device)
-        data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+        data = load_data(
+            config.data, image_size=config.image_size, seed=config.seed, corrupt=config.corrupt
+        )
     except ValueError as error:  # DataError, RunError
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -163,7 +163,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _train_and_evaluate(options: Options, run: Path) -> None:
     device = resolve_device(options.device)
     config = options.config
-    data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+    data = load_data(
+        config.data, image_size=config.image_size, seed=config.seed, corrupt=config.corrupt
+    )
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
     encoder = train(config, data, run, device=device, resume=options.resume).encoder.eval()
     print("evaluating ...", file=sys.stderr)
