@@ -23,9 +23,11 @@ class TrainConfig:
     """Where the other values start from: `su-kl` is the blog's model, `paper-...` the paper's; the
     last three are what these are compared with."""
     data: str = "digits"
-    """`digits`, `cifar10`, an .npz file, or a folder of images."""
+    """`digits`, `cifar10`, an .npz file, or a folder: of images, Tiny ImageNet, STL-10."""
     image_size: int | None = None
     """Resize the images of a folder to this; by default they keep their common size."""
+    corrupt: Literal["refuse", "skip"] = "refuse"
+    """What to do with a file of a folder that is no readable image."""
     encoder: Literal["basic32x32", "alex64x64", "su"] = "basic32x32"
     """The paper's encoders for 32 and for 64 pixels, or the blog's."""
     z_dim: int = 64

@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dim.checkpoint import RunError, load_config, load_encoder, untrained_encoder
+from dim.config import TrainConfig
 from dim.data import ImageData, load_data
 from dim.encoder import Features
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
@@ -286,6 +287,20 @@ class RunOptions:
     device: Device = "auto"
 
 
+def images_of(config: TrainConfig, source: str | None = None) -> ImageData:
+    """The images of a run, or of another source as that run would have read them.
+
+    Raises:
+        DataError: If they cannot be used.
+    """
+    return load_data(
+        source or config.data,
+        image_size=config.image_size,
+        seed=config.seed,
+        corrupt=config.corrupt,
+    )
+
+
 def resolve_device(name: Device) -> torch.device:
     """The torch device meant; auto takes CUDA where there is a device.
 
@@ -305,6 +320,8 @@ class Options:
     runs: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="RUN")], ...]]
     """Folders of runs of `python -m dim.train`; several may differ in their seed alone."""
     battery: tyro.conf.OmitArgPrefixes[Battery] = Battery()
+    data: str | None = None
+    """Other images than the run's, as for training; resized to the run's size."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
 
@@ -319,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for run in options.runs:
             config = load_config(run)
             encoder, untrained = load_encoder(run).to(device), untrained_encoder(run).to(device)
-            data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+            data = images_of(config, options.data)
             layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
             tables.append(probe_table(encoder, untrained, data, options.battery, layers))
             print(write_report(run, tables[-1], data))

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dim.checkpoint import load_config, load_encoder
-from dim.data import ImageData, load_data
-from dim.evaluate import RunOptions, encode, resolve_device
+from dim.data import ImageData
+from dim.evaluate import RunOptions, encode, images_of, resolve_device
 from dim.probes import nearest
 
 QUERIES = 10
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = resolve_device(options.device)
         config = load_config(options.run)
         encoder = load_encoder(options.run).to(device)
-        data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+        data = images_of(config)
     except ValueError as error:  # DataError, RunError
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -23,9 +23,16 @@ from dim.checkpoint import (
     write_atomically,
 )
 from dim.config import PRESETS, TrainConfig
-from dim.data import ImageData, load_data
+from dim.data import ImageData
 from dim.decoder import draw_reconstructions
-from dim.evaluate import Device, encode, probe_table, resolve_device, write_report
+from dim.evaluate import (
+    Device,
+    encode,
+    images_of,
+    probe_table,
+    resolve_device,
+    write_report,
+)
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
 
@@ -164,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _train_and_evaluate(options: Options, run: Path) -> None:
     device = resolve_device(options.device)
     config = options.config
-    data = load_data(config.data, image_size=config.image_size, seed=config.seed)
+    data = images_of(config)
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
     model = train(config, data, run, device=device, resume=options.resume)
     encoder = model.encoder.eval()

@@ -351,6 +351,75 @@ def test_a_corrupt_image_is_named(tmp_path, rng, damage):
         load_data(str(tmp_path))
 
 
+@pytest.mark.parametrize("damage", [b"", b"not an image", "truncated"])
+def test_a_corrupt_image_is_skipped_on_request_and_counted(tmp_path, rng, capsys, damage):
+    for name in ("cat", "dog"):
+        save_images(tmp_path / "train" / name, rng, 12)
+        save_images(tmp_path / "test" / name, rng, 3)
+    whole = load_data(str(tmp_path))
+    for name in ("train/cat/000.png", "train/dog/005.png", "test/cat/002.png"):
+        victim = tmp_path / name
+        victim.write_bytes(victim.read_bytes()[:300] if damage == "truncated" else damage)
+    data = load_data(str(tmp_path), corrupt="skip")
+    train, test = [i for i in range(24) if i not in (0, 17)], [0, 1, 3, 4, 5]
+    assert torch.equal(data.x_train, whole.x_train[train])
+    assert torch.equal(data.y_train, whole.y_train[train])
+    assert data.files_train == tuple(whole.files_train[i] for i in train)
+    assert torch.equal(data.x_test, whole.x_test[test])
+    assert torch.equal(data.y_test, whole.y_test[test])
+    assert data.files_test == tuple(whole.files_test[i] for i in test)
+    assert data.name == f"{tmp_path.name} without 3 damaged files"
+    assert capsys.readouterr().err.count("skipped 3 of 30 image files, damaged") == 1
+
+
+def test_a_corrupt_image_is_skipped_before_a_part_is_held_out(tmp_path, rng):
+    save_images(tmp_path, rng, 30)
+    (tmp_path / "000.png").write_bytes(b"")
+    data = load_data(str(tmp_path), corrupt="skip")
+    assert data.name.endswith(
+        "without 1 damaged file (6 of 29 images held out for testing, seed 0)"
+    )
+    assert sorted(data.files_train + data.files_test) == [f"{i:03}.png" for i in range(1, 30)]
+
+
+def test_skipping_says_nothing_where_nothing_is_damaged(tmp_path, rng, capsys):
+    save_images(tmp_path, rng, 30)
+    assert "damaged" not in load_data(str(tmp_path), corrupt="skip").name
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_of_damaged_images_alone_is_refused_even_then(tmp_path, rng, part):
+    for folder in ("train", "test"):
+        save_images(tmp_path / folder, rng, 24)
+    for path in (tmp_path / part).iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"received 24 damaged files, .*000\.png among them; fetch"):
+        load_data(str(tmp_path), corrupt="skip")
+
+
+def test_a_folder_names_the_file_of_each_image(tmp_path, rng):
+    arrays = {f"cat/{i:03}.png": a for i, a in enumerate(save_images(tmp_path / "cat", rng, 15))}
+    arrays |= {f"dog/{i:03}.png": a for i, a in enumerate(save_images(tmp_path / "dog", rng, 15))}
+    data = load_data(str(tmp_path))
+    for images, files in ((data.x_train, data.files_train), (data.x_test, data.files_test)):
+        for image, file in zip(images.permute(0, 2, 3, 1).numpy(), files, strict=True):
+            np.testing.assert_array_equal(image, arrays[file])
+
+
+def test_sources_without_image_files_name_none(load):
+    for data in (load(), load(x_test=None, y_test=None), load_data("digits")):
+        assert data.files_train is data.files_test is None
+
+
+def test_parts_of_differing_sizes_need_an_image_size(tmp_path, rng):
+    save_images(tmp_path / "train", rng, 24, size=(16, 16))
+    save_images(tmp_path / "test", rng, 3, size=(24, 24))
+    with pytest.raises(DataError, match=r"received 16 and 24 pixels; pass image_size"):
+        load_data(str(tmp_path))
+    assert load_data(str(tmp_path), image_size=16).x_test.shape[-1] == 16
+
+
 def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path):
     for i in range(30):
         Image.fromarray(np.full((16, 16), 1000, np.uint16)).save(tmp_path / f"{i}.png")
@@ -371,6 +440,146 @@ def test_a_class_that_only_the_test_part_has_is_refused(tmp_path, rng):
     save_images(tmp_path / "val" / "images", rng, 3)
     with pytest.raises(DataError, match=r"received also images; sort them .*or remove val/"):
         load_data(str(tmp_path))
+
+
+# --- Tiny ImageNet ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path, rng):
+    """Two classes of Tiny ImageNet, as its archive lays them out."""
+    for wnid in ("n02", "n01"):
+        save_images(tmp_path / "train" / wnid / "images", rng, 12)
+        (tmp_path / "train" / wnid / f"{wnid}_boxes.txt").write_text("000.png\t0\t0\t9\t9\n")
+    save_images(tmp_path / "val" / "images", rng, 3)
+    save_images(tmp_path / "test" / "images", rng, 5)
+    (tmp_path / "val" / "val_annotations.txt").write_text(
+        "002.png\tn01\t0\t0\t9\t9\n000.png\tn02\t0\t0\t9\t9\n001.png\tn02\t0\t0\t9\t9\n"
+        "9999.png\tn03\t0\t0\t9\t9\n"  # of an image that is not there, as in a part of the set
+    )
+    (tmp_path / "words.txt").write_text(
+        "n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\tslug\n"
+    )
+    return tmp_path
+
+
+def test_tiny_imagenet_takes_the_labels_of_its_test_part_from_the_annotations(tiny):
+    data = load_data(str(tiny))
+    assert data.classes == ("goldfish", "slug")
+    assert data.y_train.tolist() == [0] * 12 + [1] * 12
+    assert data.y_test.tolist() == [1, 1, 0]
+    assert data.files_train[12] == "train/n02/images/000.png"
+    assert data.files_test == tuple(f"val/images/00{i}.png" for i in range(3))
+    for images, files in ((data.x_train, data.files_train), (data.x_test, data.files_test)):
+        for image, file in zip(images.permute(1, 2, 3, 0).unbind(-1), files, strict=True):
+            np.testing.assert_array_equal(
+                image.permute(1, 2, 0), np.asarray(Image.open(tiny / file))
+            )
+
+
+def test_tiny_imagenet_without_words_is_named_by_its_folders(tiny):
+    (tiny / "words.txt").unlink()
+    assert load_data(str(tiny)).classes == ("n01", "n02")
+
+
+def test_tiny_imagenet_skips_damaged_files_on_request(tiny):
+    (tiny / "val" / "images" / "001.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"001\.png: expected an image"):
+        load_data(str(tiny))
+    assert load_data(str(tiny), corrupt="skip").y_test.tolist() == [1, 0]
+
+
+def test_test_images_of_tiny_imagenet_without_annotations_are_refused(tiny):
+    (tiny / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(DataError, match=r"test: expected the class folders of .*also images"):
+        load_data(str(tiny))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        ("000.png\tn01\n001.png\tn01\n", r"none for 002\.png and 0 others; extract"),
+        ("000.png n01\n", r"expected columns with tabs between, .* in line 1"),
+        ("000.png\tn01\n001.png\tn01\n002.png\tn07\n", r"val: expected the class .* also n07"),
+    ],
+)
+def test_annotations_that_do_not_fit_are_refused(tiny, annotations, message):
+    (tiny / "val" / "val_annotations.txt").write_text(annotations)
+    with pytest.raises(DataError, match=message):
+        load_data(str(tiny))
+
+
+# --- STL-10 -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stl10(tmp_path, rng):
+    """The files of STL-10 with few images, and the images as they should be seen."""
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    images = {}
+    for part, n in (("train", 20), ("test", 4), ("unlabeled", 24)):
+        images[part] = photographs(rng, n, 96, 96, 3)
+        images[part].transpose(0, 3, 2, 1).tofile(folder / f"{part}_X.bin")  # column by column
+    (np.arange(20, dtype=np.uint8) % 10 + 1).tofile(folder / "train_y.bin")
+    np.array([10, 1, 2, 3], np.uint8).tofile(folder / "test_y.bin")
+    (folder / "class_names.txt").write_text("\n".join(f"class{i}" for i in range(10)) + "\n")
+    return folder, images
+
+
+def test_stl10_trains_on_its_unlabelled_images(stl10):
+    folder, images = stl10
+    data = load_data(str(folder))
+    np.testing.assert_array_equal(data.x_train.permute(0, 2, 3, 1), images["unlabeled"])
+    assert data.y_train is None
+    np.testing.assert_array_equal(data.x_test.permute(0, 2, 3, 1), images["test"])
+    assert data.y_test.tolist() == [9, 0, 1, 2]
+    assert data.classes[9] == "class9"
+    assert data.name == "stl10_binary/unlabeled_X.bin"
+
+
+@pytest.mark.parametrize("asked", ["train_X.bin", ""])
+def test_stl10_trains_on_its_labelled_images_where_asked_or_where_there_are_no_others(stl10, asked):
+    folder, images = stl10
+    if not asked:
+        (folder / "unlabeled_X.bin").unlink()
+    data = load_data(str(folder / asked))
+    np.testing.assert_array_equal(data.x_train.permute(0, 2, 3, 1), images["train"])
+    assert data.y_train.tolist() == [*range(10), *range(10)]
+    assert data.name == "stl10_binary/train_X.bin"
+
+
+def test_stl10_is_resized_in_pieces_as_it_would_be_whole(stl10, load, monkeypatch):
+    folder, images = stl10
+    monkeypatch.setattr("dim.data.stl10.CHUNK", 7)
+    data = load_data(str(folder), image_size=32)
+    expected = load(x_train=images["unlabeled"], y_train=None, image_size=32)
+    assert torch.equal(data.x_train, expected.x_train)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test_X.bin", None, r"stl10_binary: expected a file test_X\.bin, received none; extract"),
+        ("test_y.bin", None, r"expected a file test_y\.bin"),
+        ("train_y.bin", None, r"expected a file train_y\.bin"),
+        ("class_names.txt", None, r"expected a file class_names\.txt"),
+        ("train_X.bin", b"", r"whole images of 27,648 bytes, received 0 bytes"),
+        ("train_X.bin", bytes(27_649), r"whole images of 27,648 bytes, received 27,649 bytes"),
+        ("test_y.bin", b"\1\2\3", r"expected 4 bytes from 1 to 10, received 3 from 1 to 3"),
+        ("test_y.bin", b"\0\1\2\3", r"received 4 from 0 to 3"),
+        ("test_y.bin", b"\1\2\3\13", r"received 4 from 1 to 11"),
+        ("test_y.bin", b"", r"expected 4 bytes from 1 to 10, received 0"),
+        ("class_names.txt", b"cat dog", r"expected 10 names, received 2"),
+    ],
+)
+def test_files_of_stl10_that_do_not_fit_are_refused(stl10, name, content, message):
+    folder, _ = stl10
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_data(str(folder / "train_X.bin"))
 
 
 # --- Anything else ----------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def run(tmp_path, monkeypatch, encoder, data):
     monkeypatch.setattr(dim.evaluate, "load_config", config)
     monkeypatch.setattr(dim.evaluate, "load_encoder", lambda run: encoder)
     monkeypatch.setattr(dim.evaluate, "untrained_encoder", lambda run: TinyEncoder())
-    monkeypatch.setattr(dim.evaluate, "load_data", lambda source, image_size, seed: data)
+    monkeypatch.setattr(dim.evaluate, "load_data", lambda source, **options: data)
     return tmp_path
 
 
@@ -265,3 +265,15 @@ def test_cuda_where_there_is_none_is_exit_code_2(run, monkeypatch, capsys):
         main([str(run), "--device", "cuda"])
     assert exit.value.code == 2
     assert "device: expected a CUDA device" in capsys.readouterr().err
+
+
+def test_other_images_are_read_as_the_run_would_have_read_them(run, monkeypatch, data):
+    asked = {}
+
+    def load(source, **options):
+        asked.update(source=source, **options)
+        return data
+
+    monkeypatch.setattr(dim.evaluate, "load_data", load)
+    main([str(run), "--data", "other.npz", "--device", "cpu", "--no-svm", "--mlp-epochs", "0"])
+    assert asked == {"source": "other.npz", "image_size": None, "seed": 3, "corrupt": "refuse"}

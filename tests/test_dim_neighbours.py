@@ -164,7 +164,7 @@ def run(tmp_path, monkeypatch, data):
     config = SimpleNamespace(data="colours", image_size=None, seed=3)
     monkeypatch.setattr(dim.neighbours, "load_config", lambda run: config)
     monkeypatch.setattr(dim.neighbours, "load_encoder", lambda run: Colour())
-    monkeypatch.setattr(dim.neighbours, "load_data", lambda source, image_size, seed: data)
+    monkeypatch.setattr(dim.neighbours, "images_of", lambda config: data)
     return tmp_path
 
 

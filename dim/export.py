@@ -1,0 +1,133 @@
+"""An encoder as a file that runs without this package.
+
+``python -m dim.export RUN --out encoder.pt2`` writes a program of ``torch.export``, for which torch
+is enough; ``--out encoder.onnx`` an ONNX model. Both take a batch of bytes, ``images`` of shape
+N×3×s×s with the s of the run and any N, and give one tensor: ``z_mean``, or the layer asked for.
+"""
+
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from dim.checkpoint import load_config, load_encoder, write_atomically
+from dim.embed import Layer
+from dim.encoder import Encoder
+
+
+class LayerOf(nn.Module):
+    """One layer of an encoder, as a module: a tensor to a tensor.
+
+    Args:
+        encoder: Images to `Features`.
+        layer: Which of them.
+    """
+
+    def __init__(self, encoder: Encoder, layer: Layer) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layer = layer
+
+    def forward(self, images: UInt8[Tensor, "N 3 h w"]) -> Float[Tensor, "N ..."]:
+        """Encode."""
+        return getattr(self.encoder(images), self.layer)
+
+
+def export_encoder(
+    out: Path, encoder: Encoder, image_size: int, *, layer: Layer = "z_mean"
+) -> None:
+    """Write an encoder as it is in eval mode, whole or not at all.
+
+    Args:
+        out: A file that ends in ``.pt2`` or ``.onnx``.
+        encoder: Stays as it is.
+        image_size: Side of the images that it takes, in pixels.
+        layer: Which of its `Features` the file gives.
+
+    Raises:
+        ValueError: If `out` ends in something else.
+        ModuleNotFoundError: If onnx or onnxscript is absent, for ``.onnx``.
+    """
+    if out.suffix not in (".pt2", ".onnx"):
+        raise ValueError(
+            f"out: expected a file that ends in .pt2 or .onnx, received {out}; rename it"
+        )
+    absent = [package for package in ("onnx", "onnxscript") if find_spec(package) is None]
+    if out.suffix == ".onnx" and absent:
+        raise ModuleNotFoundError(
+            f"out: expected onnx and onnxscript for {out}, received no {' and no '.join(absent)}; "
+            "pip install 'mi-estimators[onnx]', or choose a .pt2 file"
+        )
+    write = _write_pt2 if out.suffix == ".pt2" else _write_onnx
+    # Without gradients, so that what loads the file may call .numpy() on what comes out.
+    module = LayerOf(deepcopy(encoder), layer).cpu().eval().requires_grad_(False)
+    # Two, for a batch of one might be taken for a constant.
+    images = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
+    write_atomically(out, lambda path: write(path, module, images))
+
+
+def _write_pt2(path: Path, module: LayerOf, images: UInt8[Tensor, "N 3 s s"]) -> None:
+    shapes = {"images": {0: torch.export.Dim("N")}}
+    program = torch.export.export(module, (images,), dynamic_shapes=shapes)
+    with path.open("wb") as file:
+        torch.export.save(program, file)
+
+
+def _write_onnx(path: Path, module: LayerOf, images: UInt8[Tensor, "N 3 s s"]) -> None:
+    torch.onnx.export(
+        module,
+        (images,),
+        path,
+        dynamo=True,
+        input_names=["images"],
+        output_names=[module.layer],
+        dynamic_shapes={"images": {0: "N"}},
+        external_data=False,  # in one file, which is written whole or not at all
+        verbose=False,
+    )
+
+
+# --- Command line -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and where to.
+
+    Attributes:
+        run: Folder of a run of `python -m dim.train`.
+        out: File to write, .pt2 or .onnx.
+        layer: What the file computes of bytes of shape N×3×s×s; feature maps keep their shape.
+    """
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    out: Path
+    layer: Layer = "z_mean"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the encoder of a run as a file that runs without this package."""
+    options = tyro.cli(
+        ExportOptions, prog="python -m dim.export", description=main.__doc__, args=argv
+    )
+    try:
+        encoder = load_encoder(options.run)
+        side = load_config(options.run).image_size
+        assert side is not None  # or load_encoder had refused the run
+        export_encoder(options.out, encoder, side, layer=options.layer)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(f"written: {options.out}, bytes of N×3×{side}×{side} to {options.layer}")
+
+
+if __name__ == "__main__":
+    main()
