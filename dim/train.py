@@ -32,6 +32,7 @@ from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData, load_data
 from dim.encoder import Features
 from dim.evaluate import Device, encode, resolve_device, write_report
+from dim.health import alarms, measure
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
 
@@ -162,11 +163,13 @@ def train(
                         raise _bad_batch(config, data, run, seen[:step])
                     bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
             seconds = time.perf_counter() - start
-            std = {
-                "z_mean_std": features.z_mean.detach().float().std(0).mean().item()
-            }  # last batch
+            labels = None if training.labels is None else training.labels[batch]
+            health = measure(training.model, features, labels)
+            before = alarms(history[-1]) if history else {}
+            if new := [text for name, text in alarms(health).items() if name not in before]:
+                tqdm.write(f"epoch {epoch}: {'; '.join(new)}", file=sys.stderr)
             speed = {"images_per_second": steps * config.batch_size / seconds}
-            history.append({"epoch": epoch, **means, **std, **speed})
+            history.append({"epoch": epoch, **means, **health, **speed})
             save_run(run, training.model, training.state(history))
     return training.model
 
