@@ -35,6 +35,7 @@ from dim.evaluate import Device, encode, resolve_device, write_report
 from dim.health import alarms, measure
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
+from dim.parallel import in_turn, joined, processes, rank, shared
 
 LOSSES = ("global", "local", "prior", "total", "adversary")  # the order of `model.Losses`
 LOG_EVERY = 50  # steps
@@ -73,12 +74,18 @@ class Training:
                 f"batch_size: expected 2 to {len(self.images)}, the number of training images, "
                 f"received {config.batch_size}"
             )
+        if config.batch_size % processes():
+            raise RunError(
+                f"batch_size: expected a multiple of {processes()}, the number of processes, "
+                f"received {config.batch_size}"
+            )
         classes = 0 if self.labels is None else int(self.labels.max()) + 1
         if not config.class_conditional:
             self.labels = None  # nothing else may see them
         self.model = build_model(config, self.images.shape[-1], classes).to(device).train()
         if device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.shared = shared(self.model)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(),
             lr=config.learning_rate,
@@ -125,8 +132,9 @@ class Training:
         """Learn from a batch."""
         device = self.images.device.type
         labels = None if self.labels is None else self.labels[batch]
+        images = self.images[batch.chunk(processes())[rank()]]
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            losses, features = self.model(self.images[batch], labels, generator=self.generator)
+            losses, features = self.shared(images, labels, generator=self.generator)
         self.optimiser.zero_grad()
         (losses.total + losses.adversary).backward()
         self.optimiser.step()
@@ -138,18 +146,27 @@ def train(
 ) -> DeepInfoMax:
     """Train a model on the images of `data`, with a checkpoint after every epoch.
 
+    Several processes (`dim.parallel`) take the same steps together; the first one writes.
+
     Raises:
         RunError: If the run folder cannot be used or written, the batch does not fit the data, or
             a loss is no longer finite.
     """
     training = Training(config, data, device)
     history: list[dict[str, float | int]] = []
-    if state := open_run(run, config, resume=resume):
+    with in_turn():
+        state = open_run(run, config, resume=resume or rank() > 0)
+    if state:
         training.restore(state)
         history = state.history
 
-    steps = training.steps
-    with tqdm(total=config.epochs * steps, initial=len(history) * steps, unit="step") as bar:
+    steps, first = training.steps, rank() == 0
+    with tqdm(
+        total=config.epochs * steps,
+        initial=len(history) * steps,
+        unit="step",
+        disable=not first,
+    ) as bar:
         for epoch in range(len(history) + 1, config.epochs + 1):
             bar.set_description(f"epoch {epoch}/{config.epochs}")
             start, seen = time.perf_counter(), torch.empty(steps, len(LOSSES), device=device)
@@ -166,11 +183,13 @@ def train(
             labels = None if training.labels is None else training.labels[batch]
             health = measure(training.model, features, labels)
             before = alarms(history[-1]) if history else {}
-            if new := [text for name, text in alarms(health).items() if name not in before]:
+            new = [text for name, text in alarms(health).items() if name not in before]
+            if new and first:
                 tqdm.write(f"epoch {epoch}: {'; '.join(new)}", file=sys.stderr)
             speed = {"images_per_second": steps * config.batch_size / seconds}
             history.append({"epoch": epoch, **means, **health, **speed})
-            save_run(run, training.model, training.state(history))
+            if first:
+                save_run(run, training.model, training.state(history))
     return training.model
 
 
@@ -199,7 +218,8 @@ def _bad_batch(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
         {"epoch": str(epoch), "step": str(index + 1), "losses": str(received)},
     )
-    write_atomically(run / BAD_BATCH, lambda path: path.write_bytes(content))
+    if rank() == 0:
+        write_atomically(run / BAD_BATCH, lambda path: path.write_bytes(content))
     return RunError(
         f"loss: expected finite numbers, received {received} at step {index + 1} of epoch {epoch}; "
         f"lower --learning-rate or choose --objective jsd; {run / BAD_BATCH} holds the batch and "
@@ -242,7 +262,11 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     config = options.config
     data = load_data(config.data, image_size=config.image_size, seed=config.seed)
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
-    encoder = train(config, data, run, device=device, resume=options.resume).encoder.eval()
+    with joined(device):
+        encoder = train(config, data, run, device=device, resume=options.resume).encoder.eval()
+        first = rank() == 0
+    if not first:
+        return
     print("evaluating ...", file=sys.stderr)
     draw_curves(run)
     queries, gallery = (encode(encoder, images).z_mean for images in (data.x_test, data.x_train))
