@@ -1,6 +1,8 @@
 """The run folder: configuration, weights and training state, written so that none is ever half."""
 
+import csv
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Callable
@@ -9,13 +11,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from dim.config import TrainConfig
 from dim.encoder import Encoder
 from dim.model import DeepInfoMax, build_model
 
 CONFIG, WEIGHTS, STATE = "config.json", "encoder.safetensors", "training.pt"
+METRICS = "metrics.csv"
 MAY_CHANGE = {"epochs"}  # a finished run may be trained on
 
 
@@ -52,7 +55,8 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState |
     """
     if run.exists() and not run.is_dir():
         raise RunError(f"out: expected a folder, received the file {run}; choose another --out")
-    if not run.exists() or not any(run.iterdir()):
+    # A run that was killed while it began leaves no more than half a configuration.
+    if not run.exists() or not any(path != _part(run / CONFIG) for path in run.iterdir()):
         run.mkdir(parents=True, exist_ok=True)
         write_atomically(
             run / CONFIG,
@@ -71,6 +75,15 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState |
                 f"{name}: the run in {run} has {saved[name]!r}, received {value!r}; resume it with "
                 f"its own configuration, or choose another --out"
             )
+    return load_state(run)
+
+
+def load_state(run: Path) -> TrainingState | None:
+    """Read the training state of a run, or None before its first epoch is finished.
+
+    Raises:
+        RunError: If it is damaged, or holds more than numbers: nothing in it is ever executed.
+    """
     if not (run / STATE).exists():
         return None
     try:
@@ -83,10 +96,17 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState |
 
 
 def save_run(run: Path, model: DeepInfoMax, state: TrainingState) -> None:
-    """Write the encoder's weights and the training state; a crash leaves the ones before."""
+    """Write weights, metrics and training state; a crash leaves the ones before.
+
+    The state comes last: a run goes on from there, so nothing else may be older.
+    """
     weights = {name: tensor.contiguous() for name, tensor in model.encoder.state_dict().items()}
-    write_atomically(run / WEIGHTS, lambda path: save_file(weights, path))
-    write_atomically(run / STATE, lambda path: torch.save(vars(state), path))
+    # Written as bytes: on a full disk, torch.save to a path hides the reason.
+    training = io.BytesIO()
+    torch.save(vars(state), training)
+    write_atomically(run / WEIGHTS, lambda path: path.write_bytes(save(weights)))
+    write_atomically(run / METRICS, lambda path: _write_metrics(state.history, path))
+    write_atomically(run / STATE, lambda path: path.write_bytes(training.getbuffer()))
 
 
 def load_config(run: Path) -> TrainConfig:
@@ -136,12 +156,33 @@ def untrained_encoder(run: Path | str) -> Encoder:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    """Let `write` fill a file beside `path`, then put it in its place, whole or not at all.
+
+    Raises:
+        RunError: If the system refuses, as on a full disk; what was at `path` is still there.
+    """
+    temporary = _part(path)
     try:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: expected to write it, received: {error.strerror or error}; make room, then "
+            f"go on with --resume; nothing that was written before is lost"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written before it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _write_metrics(history: list[dict[str, float | int]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[-1]))
+        writer.writeheader()
+        writer.writerows(history)

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import dataclasses
+import functools
 import math
 import sys
 import time
@@ -11,12 +12,17 @@ from pathlib import Path
 
 import torch
 import tyro
+from jaxtyping import Float, Int64
+from safetensors.torch import save
+from torch import Tensor
 from tqdm import tqdm
 
 from dim.checkpoint import (
+    METRICS,
     STATE,
     RunError,
     TrainingState,
+    load_state,
     open_run,
     save_run,
     untrained_encoder,
@@ -25,6 +31,7 @@ from dim.checkpoint import (
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData
 from dim.decoder import draw_reconstructions
+from dim.encoder import Features
 from dim.evaluate import (
     Device,
     encode,
@@ -33,10 +40,14 @@ from dim.evaluate import (
     resolve_device,
     write_report,
 )
+from dim.health import alarms, measure
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
+from dim.parallel import in_turn, joined, processes, rank, shared
 
 LOSSES = tuple(name.rstrip("_") for name in Losses._fields)
+LOG_EVERY = 50  # steps
+BAD_BATCH = "bad_batch.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,90 +63,175 @@ class Options:
     """Where to compute; auto takes CUDA where there is a device."""
 
 
+class Training:
+    """A model, what moves it and what it draws from; the same configuration takes the same steps.
+
+    Attributes:
+        model: What is trained.
+        steps: Batches in an epoch.
+
+    Raises:
+        RunError: If the batch does not fit the data.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
+        self.images = data.x_train.to(device)
+        self.labels = data.y_train.to(device) if data.y_train is not None else None
+        if not 2 <= config.batch_size <= len(self.images):
+            raise RunError(
+                f"batch_size: expected 2 to {len(self.images)}, the number of training images, "
+                f"received {config.batch_size}"
+            )
+        if config.batch_size % processes():
+            raise RunError(
+                f"batch_size: expected a multiple of {processes()}, the number of processes, "
+                f"received {config.batch_size}"
+            )
+        classes = 0 if self.labels is None else int(self.labels.max()) + 1
+        if not config.class_conditional:
+            self.labels = None  # nothing else may see them
+        self.model = build_model(config, self.images.shape[-1], classes).to(device).train()
+        if device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.shared = shared(self.model)
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, 0.999),
+            eps=config.adam_eps,
+        )
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.batch_size = config.batch_size
+        self.steps = len(self.images) // config.batch_size
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state.
+
+        Raises:
+            RunError: If it is from another kind of device.
+        """
+        self.model.load_state_dict(state.model)
+        self.optimiser.load_state_dict(state.optimiser)
+        try:
+            self.generator.set_state(state.generator)
+        except RuntimeError as error:
+            raise RunError(
+                f"device: the random state of the run is not one of {self.images.device.type}, "
+                f"where its draws would differ; resume it with the --device it was trained on"
+            ) from error
+
+    def state(self, history: list[dict[str, float | int]]) -> TrainingState:
+        """All that `restore` needs, and the metrics so far."""
+        return TrainingState(
+            self.model.state_dict(),
+            self.optimiser.state_dict(),
+            self.generator.get_state(),
+            history,
+        )
+
+    def batches(self) -> Sequence[Int64[Tensor, " B"]]:
+        """An epoch of batches in random order, by the numbers of their images."""
+        order = torch.randperm(
+            len(self.images), generator=self.generator, device=self.images.device
+        )
+        return order.split(self.batch_size)[: self.steps]
+
+    def step(self, batch: Int64[Tensor, " B"]) -> tuple[Losses, Features]:
+        """Learn from a batch."""
+        device = self.images.device.type
+        labels = None if self.labels is None else self.labels[batch]
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            losses, features = self.shared(self.images[batch], labels, generator=self.generator)
+        self.optimiser.zero_grad()
+        (losses.total + losses.adversary).backward()
+        self.optimiser.step()
+        return losses, features
+
+
 def train(
     config: TrainConfig, data: ImageData, run: Path, *, device: torch.device, resume: bool = False
 ) -> DeepInfoMax:
     """Train a model on the images of `data`, with a checkpoint after every epoch.
 
+    Several processes (`dim.parallel`) take the same steps together; the first one writes.
+
     Raises:
-        RunError: If the run folder cannot be used, the batch does not fit the data, or the loss is
-            no longer finite.
+        RunError: If the run folder cannot be used or written, the batch does not fit the data, or
+            a loss is no longer finite.
     """
-    images = data.x_train.to(device)
-    labels = data.y_train.to(device) if data.y_train is not None else None
-    if not 2 <= config.batch_size <= len(images):
-        raise RunError(
-            f"batch_size: expected 2 to {len(images)}, the number of training images, received "
-            f"{config.batch_size}"
-        )
-    model = build_model(config, images.shape[-1], 0 if labels is None else int(labels.max()) + 1)
-    model.to(device)
-    if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, 0.999),
-        eps=config.adam_eps,
-    )
-    generator = torch.Generator(device).manual_seed(config.seed)
+    training = Training(config, data, device)
     history: list[dict[str, float | int]] = []
-    if state := open_run(run, config, resume=resume):
-        model.load_state_dict(state.model)
-        optimiser.load_state_dict(state.optimiser)
-        try:
-            generator.set_state(state.generator)
-        except RuntimeError as error:
-            raise RunError(
-                f"device: the random state of {run} is not one of {device.type}, where its draws "
-                f"would differ; resume it with the --device it was trained on"
-            ) from error
+    with in_turn():
+        state = open_run(run, config, resume=resume or rank() > 0)
+    if state:
+        training.restore(state)
         history = state.history
 
-    steps = len(images) // config.batch_size
-    bar = tqdm(total=config.epochs * steps, initial=len(history) * steps, unit="step")
-    for epoch in range(len(history), config.epochs):
-        model.train()
-        bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-        start, sums = time.perf_counter(), torch.zeros(len(LOSSES), device=device)
-        order = torch.randperm(len(images), generator=generator, device=device)
-        for step, batch in enumerate(order.split(config.batch_size)[:steps], start=1):
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                losses, features = model(
-                    images[batch],
-                    labels[batch] if config.class_conditional and labels is not None else None,
-                    generator=generator,
-                )
-            optimiser.zero_grad()
-            (losses.total + losses.adversary).backward()
-            optimiser.step()
-            sums += torch.stack(losses).detach()
-            bar.update()
-            if step % 50 == 0 or step == steps:  # reading a loss waits for the device
-                means = dict(zip(LOSSES, (sums / step).tolist(), strict=True))
-                bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        if not math.isfinite(means["total"]):
-            bar.close()
-            raise RunError(
-                f"loss: expected finite numbers, received {means} in epoch {epoch + 1}; lower "
-                f"--learning-rate or choose --objective jsd; {run} keeps what was before"
-            )
-        seconds = time.perf_counter() - start
-        history.append(
-            {
-                "epoch": epoch + 1,
-                **means,
-                "z_mean_std": features.z_mean.detach().float().std(0).mean().item(),  # last batch
-                "images_per_second": steps * config.batch_size / seconds,
-            }
-        )
-        state = TrainingState(
-            model.state_dict(), optimiser.state_dict(), generator.get_state(), history
-        )
-        save_run(run, model, state)
-        write_atomically(run / "metrics.csv", lambda path: _write_metrics(history, path))
-    bar.close()
-    return model
+    steps, first = training.steps, rank() == 0
+    with tqdm(
+        total=config.epochs * steps,
+        initial=len(history) * steps,
+        unit="step",
+        disable=not first,
+    ) as bar:
+        for epoch in range(len(history) + 1, config.epochs + 1):
+            bar.set_description(f"epoch {epoch}/{config.epochs}")
+            start, seen = time.perf_counter(), torch.empty(steps, len(LOSSES), device=device)
+            for step, batch in enumerate(training.batches(), start=1):
+                losses, features = training.step(batch)
+                seen[step - 1] = torch.stack(losses).detach()
+                bar.update()
+                if step % LOG_EVERY == 0 or step == steps:  # reading a loss waits for the device
+                    means = dict(zip(LOSSES, seen[:step].mean(0).tolist(), strict=True))
+                    if not all(map(math.isfinite, means.values())):
+                        raise _bad_batch(config, data, run, seen[:step])
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+            seconds = time.perf_counter() - start
+            labels = None if training.labels is None else training.labels[batch]
+            health = measure(training.model, features, labels)
+            before = alarms(history[-1]) if history else {}
+            new = [text for name, text in alarms(health).items() if name not in before]
+            if new and first:
+                tqdm.write(f"epoch {epoch}: {'; '.join(new)}", file=sys.stderr)
+            speed = {"images_per_second": steps * config.batch_size / seconds}
+            history.append({"epoch": epoch, **means, **health, **speed})
+            if first:
+                save_run(run, training.model, training.state(history))
+    return training.model
+
+
+def _bad_batch(
+    config: TrainConfig, data: ImageData, run: Path, seen: Float[Tensor, "steps losses"]
+) -> RunError:
+    """Keep the first batch of an epoch whose losses are not finite, and the model it met.
+
+    The model is long past it, so the epoch is trained again up to there, from the checkpoint.
+    """
+    index = int((~seen.isfinite().all(1)).nonzero()[0])
+    again = Training(config, data, seen.device)
+    state = load_state(run)
+    if state:
+        again.restore(state)
+    batches = again.batches()
+    for batch in batches[:index]:
+        again.step(batch)
+    epoch = len(state.history) + 1 if state else 1
+    tensors = {f"model.{name}": tensor for name, tensor in again.model.state_dict().items()}
+    tensors |= {"images": again.images[batches[index]], "generator": again.generator.get_state()}
+    if again.labels is not None:
+        tensors["labels"] = again.labels[batches[index]]
+    received = dict(zip(LOSSES, seen[index].tolist(), strict=True))
+    content = save(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+        {"epoch": str(epoch), "step": str(index + 1), "losses": str(received)},
+    )
+    if rank() == 0:
+        write_atomically(run / BAD_BATCH, lambda path: path.write_bytes(content))
+    return RunError(
+        f"loss: expected finite numbers, received {received} at step {index + 1} of epoch {epoch}; "
+        f"lower --learning-rate or choose --objective jsd; {run / BAD_BATCH} holds the batch and "
+        f"the model that met it"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -173,7 +269,11 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     config = options.config
     data = images_of(config)
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
-    model = train(config, data, run, device=device, resume=options.resume)
+    with joined(device):
+        model = train(config, data, run, device=device, resume=options.resume)
+        first = rank() == 0
+    if not first:
+        return
     encoder = model.encoder.eval()
     print("evaluating ...", file=sys.stderr)
     draw_curves(run)
@@ -191,7 +291,7 @@ def draw_curves(run: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with (run / "metrics.csv").open() as file:
+    with (run / METRICS).open() as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row["epoch"]) for row in rows]
     curves = {name: [float(row[name]) for row in rows] for name in LOSSES}
@@ -203,14 +303,8 @@ def draw_curves(run: Path) -> None:
         axes.set(title=f"{name} loss", xlabel="epoch", ylabel="nats")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    figure.savefig(run / "curves.png", dpi=120)
-
-
-def _write_metrics(history: list[dict[str, float | int]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
+    draw = functools.partial(figure.savefig, dpi=120, format="png")
+    write_atomically(run / "curves.png", draw)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,37 @@
 """Training runs: what they leave behind, how they resume, and what they refuse."""
 
+import contextlib
 import csv
 import dataclasses
+import errno
+import io
+import itertools
 import json
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from dim import PRESETS, RunError, load_data, load_encoder, train
-from dim.checkpoint import STATE, load_config, untrained_encoder, write_atomically
+from dim import PRESETS, Encoder, RunError, build_model, load_data, load_encoder, train
+from dim.checkpoint import (
+    CONFIG,
+    METRICS,
+    STATE,
+    WEIGHTS,
+    load_config,
+    load_state,
+    untrained_encoder,
+    write_atomically,
+)
 
 CPU = torch.device("cpu")
 
@@ -107,35 +123,87 @@ def test_evaluate_and_neighbours_redo_their_part(npz, tmp_path, capsys):
     assert "| z_mean | trained |" in capsys.readouterr().out
 
 
+def table(run):
+    """The rows of metrics.csv, but for the speed."""
+    with (run / METRICS).open() as file:
+        return [{**row, "images_per_second": None} for row in csv.DictReader(file)]
+
+
+def assert_bitwise_equal(a, b):
+    """Runs `a` and `b` ended in the same place: weights, optimiser, generator and metrics."""
+    for (name, p), q in zip(weights(a).items(), weights(b).values(), strict=True):
+        assert torch.equal(p, q), name
+    first, second = load_state(a), load_state(b)
+    for name in ("model", "optimiser", "generator"):
+        torch.testing.assert_close(
+            getattr(first, name), getattr(second, name), rtol=0, atol=0, msg=name
+        )
+    assert table(a) == table(b)
+    for state, run in ((first, a), (second, b)):
+        assert [row["epoch"] for row in state.history] == list(range(1, len(table(run)) + 1))
+
+
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path):
     data = load_data(str(npz))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train.train(config, data, whole, device=CPU)
     train.train(dataclasses.replace(config, epochs=1), data, parts, device=CPU)
     train.train(config, data, parts, device=CPU, resume=True)
-    for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
-        assert torch.equal(a, b), name
-    a, b = (torch.load(run / STATE, weights_only=True) for run in (whole, parts))
-    assert torch.equal(a["generator"], b["generator"])
+    assert_bitwise_equal(whole, parts)
 
 
-def test_a_killed_run_loads_and_resumes_to_the_same_end(config, npz, tmp_path):
+def live(argv, fatal=None, times=0):
+    """One life of `python -m dim.train`: it dies in the middle of its nth write of a file."""
+    torch.set_num_threads(1)
+    replace, count = Path.replace, itertools.count(1)
+
+    def dying(temporary, target):
+        if target.name == fatal and next(count) == times:
+            os.truncate(temporary, temporary.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(temporary, target)
+
+    Path.replace = dying
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        train.main(argv)
+
+
+def test_a_run_killed_again_and_again_ends_bitwise_like_an_uninterrupted_one(npz, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "dim.train", *arguments(npz, killed, "--epochs", 400)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not (killed / STATE).exists():
-            assert process.poll() is None, "training ended before its first checkpoint"
-            time.sleep(0.01)
-        time.sleep(np.random.default_rng().uniform(0, 0.5))
+    flags = ["--epochs", 10, "--resume"]
+    lives = multiprocessing.get_context("forkserver")  # that not each one imports all this
+    lives.set_forkserver_preload(["dim.train", "matplotlib.figure", "pytest", "torch._dynamo"])
+
+    def life(run, *fatal, patience=None):
+        process = lives.Process(target=live, args=(arguments(npz, run, *flags), *fatal))
+        process.start()
+        process.join(patience)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    assert life(whole) == 0
+    # In the middle of each kind of write, in a life's first epoch and in its second.
+    assert life(killed, CONFIG, 1) == -signal.SIGKILL
+    for times, name in itertools.product((1, 2), (WEIGHTS, METRICS, STATE)):
+        assert life(killed, name, times) == -signal.SIGKILL
+    assert len(load_state(killed).history) == 3
+    # A real process, then more lives, wherever they are.
+    command = [sys.executable, "-m", "dim.train", *arguments(npz, killed, *flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    before = (killed / STATE).stat().st_mtime_ns
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
+        while (killed / STATE).stat().st_mtime_ns == before:
+            assert process.poll() is None, "training ended before its next checkpoint"
+            time.sleep(0.001)
         os.kill(process.pid, signal.SIGKILL)
-    done = len(torch.load(killed / STATE, weights_only=True)["history"])
-    load_encoder(killed)
-    longer = dataclasses.replace(config, epochs=done + 1)
-    data = load_data(str(npz))
-    train.train(longer, data, killed, device=CPU, resume=True)
-    train.train(longer, data, whole, device=CPU)
-    for (name, a), b in zip(weights(whole).items(), weights(killed).values(), strict=True):
-        torch.testing.assert_close(a, b, msg=name, rtol=1e-4, atol=1e-5)
+    assert 4 <= len(load_state(killed).history) < 10
+    for patience in np.random.default_rng().uniform(0, 1.5, 3):
+        life(killed, patience=patience)
+        load_encoder(killed)
+    assert life(killed) == 0
+    assert_bitwise_equal(whole, killed)
+    assert not list(killed.glob(".*")), "temporary files are left"
 
 
 @pytest.mark.parametrize(
@@ -182,37 +250,120 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_epoch(config, npz, tm
         group["lr"] = float("nan")
     torch.save(state, run / STATE)
     before = (run / STATE).read_bytes()
-    with pytest.raises(RunError, match=r"loss: expected finite numbers.*in epoch 2"):
+    message = r"loss: expected finite numbers, received .*nan.* at step 2 of epoch 2; lower --learn"
+    with pytest.raises(RunError, match=message):
         train.train(config, data, run, device=CPU, resume=True)
     assert (run / STATE).read_bytes() == before
     load_encoder(run)
 
 
-def test_a_broken_or_malicious_checkpoint_is_refused(config, npz, tmp_path):
+@pytest.mark.parametrize("finished", [0, 1])
+def test_the_batch_of_a_bad_loss_and_the_model_that_met_it_are_kept(
+    config, npz, tmp_path, monkeypatch, finished
+):
+    """One image is made bad: with what is kept, its loss can be had again, and without it not."""
+    run, data = tmp_path / "run", load_data(str(npz))
+    config = dataclasses.replace(config, class_conditional=True)
+    if finished:
+        train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
+    ahead = train.Training(config, data, CPU)
+    if finished:
+        ahead.restore(load_state(run))
+    bad = data.x_train[ahead.batches()[2][0]]
+    met, normalise = [], Encoder.normalise
+
+    def spoil(encoder, images):
+        spoiled = bool((images == bad).all((1, 2, 3)).any())
+        met.append((encoder.z_mean.weight.detach().clone(), spoiled))
+        return normalise(encoder, images) * (torch.nan if spoiled else 1.0)
+
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "normalise", spoil)
+        with pytest.raises(RunError, match="holds the batch and the model") as refused:
+            train.train(config, data, run, device=CPU, resume=True)
+    assert f"at step 3 of epoch {finished + 1};" in str(refused.value)
+    assert sum(bool(weight.isnan().any()) for weight, _ in met) == 1, "found at step 4"
+    with safe_open(run / "bad_batch.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "3"
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert torch.equal(kept["model.encoder.z_mean.weight"], met[2][0])
+    assert (kept["images"] == bad).all((1, 2, 3)).sum() == 1
+    model = build_model(config, 16, classes=3)
+    model.load_state_dict(
+        {name[6:]: tensor for name, tensor in kept.items() if name.startswith("model.")}
+    )
+
+    def total():
+        generator = torch.Generator().set_state(kept["generator"])
+        return model(kept["images"], kept["labels"], generator=generator)[0].total
+
+    assert total().isfinite()
+    monkeypatch.setattr(Encoder, "normalise", spoil)
+    assert total().isnan()
+    assert (run / STATE).exists() == bool(finished)
+    monkeypatch.undo()
+    train.train(config, data, run, device=CPU, resume=True)
+
+
+def test_a_broken_or_malicious_checkpoint_is_refused_and_not_executed(config, npz, tmp_path):
     run = tmp_path / "run"
     data = load_data(str(npz))
     train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
+    whole = torch.load(run / STATE, weights_only=True)
+    owned = tmp_path / "owned"
 
     class Malice:
         def __reduce__(self):
-            return os.system, ("touch " + str(tmp_path / "owned"),)
+            return os.system, (f"touch {owned}",)
 
-    for content in (b"half a file", pickle.dumps(Malice())):
+    hidden = io.BytesIO()
+    torch.save({**whole, "history": [{"epoch": Malice()}]}, hidden)
+    plain = pickle.dumps(Malice())
+    for content in (b"half a file", (run / STATE).read_bytes()[:-100], plain, hidden.getvalue()):
         (run / STATE).write_bytes(content)
-        with pytest.raises(RunError, match="expected a training state"):
+        with pytest.raises(RunError, match=r"training.pt: expected a training state"):
             train.train(config, data, run, device=CPU, resume=True)
-    assert not (tmp_path / "owned").exists()
+    assert not owned.exists()
+    torch.load(run / STATE, weights_only=False)
+    assert owned.exists(), "the payload would have worked"
 
 
-def test_a_full_disk_leaves_the_file_before(tmp_path):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, METRICS, STATE])
+def test_a_full_disk_leaves_the_last_epoch_and_says_so(config, npz, tmp_path, capsys, name):
+    run = tmp_path / "run"
+    if name == CONFIG:
+        run.mkdir()
+    else:
+        train.train(dataclasses.replace(config, epochs=1), load_data(str(npz)), run, device=CPU)
+    before = (run / STATE).read_bytes() if name != CONFIG else None
+    (run / f".{name}.part").symlink_to("/dev/full")
+    with pytest.raises(SystemExit) as stop:
+        run_main(*arguments(npz, run, "--resume"))
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert error == (
+        f"error: {run / name}: expected to write it, received: {os.strerror(errno.ENOSPC)}; make "
+        f"room, then go on with --resume; nothing that was written before is lost"
+    )
+    assert not list(run.glob(".*")), "temporary files are left"
+    if before:
+        assert (run / STATE).read_bytes() == before
+        load_encoder(run)
+    run_main(*arguments(npz, run, "--resume"))
+    assert len(load_state(run).history) == 2
+
+
+def test_a_failing_write_leaves_the_file_before(tmp_path):
     path = tmp_path / "weights"
     path.write_text("before")
 
     def fill(temporary):
         temporary.write_text("half")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="weights: expected to write it, received: No space left"):
         write_atomically(path, fill)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,127 @@
+"""Is training healthy? What a batch shows, where each number belongs, and what it means outside."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dim.encoder import Features
+from dim.model import DeepInfoMax
+from dim.prior import AdversarialPrior, KLPrior
+from mi_estimators import PairScores
+from mi_estimators.estimator import evaluating
+
+ACTIVE = 0.01  # variance over the images from which a unit counts as active
+
+
+class Range(NamedTuple):
+    """Where a number belongs, and what it means to be outside.
+
+    Attributes:
+        low: Healthy from here on.
+        high: Healthy up to here.
+        below: What lower numbers mean.
+        above: What higher numbers mean.
+    """
+
+    low: float
+    high: float
+    below: str = ""
+    above: str = ""
+
+
+_OVERFLOW = "scores saturate, and overflow in exp; lower --learning-rate"
+_SCORE = Range(-88.0, 88.0, _OVERFLOW, _OVERFLOW)  # exp(88.7) is the largest float32
+_GAP = Range(0.05, math.inf, "the critic does not tell pairs of one image from others")
+
+RANGES = {
+    "z_mean_std": Range(0.01, math.inf, "the code is the same for all images"),
+    "z_unit_std": Range(0.1, math.inf, "all codes point the same way: collapse of direction"),
+    "active_units": Range(0.1, math.inf, "most units of the code do not depend on the image"),
+    "gradient_norm": Range(1e-6, 1e3, "the encoder no longer learns", "it is about to diverge"),
+    "kl_rate": Range(1.0, math.inf, "z hardly tells of x: the prior won; lower --gamma"),
+    "global_positive": _SCORE,
+    "global_negative": _SCORE,
+    "global_gap": _GAP,
+    "local_positive": _SCORE,
+    "local_negative": _SCORE,
+    "local_gap": _GAP,
+    "discriminator_accuracy": Range(
+        0.35, 0.99, "the discriminator lags behind the encoder", "the code is far from the prior"
+    ),
+}
+
+
+@torch.no_grad()
+def measure(
+    model: DeepInfoMax, features: Features, labels: Int64[Tensor, " N"] | None = None
+) -> dict[str, float]:
+    """The numbers of `RANGES` that apply to a model, after its backward pass on a batch.
+
+    - `z_mean_std`: standard deviation of z_mean over the images, a mean over dimensions.
+    - `z_unit_std`: the same of z_mean / |z_mean|, times sqrt(d): about 1 if directions are uniform,
+      0 if the code collapsed (Chen and He 2021, SimSiam).
+    - `active_units`: share of dimensions whose z_mean has a variance above 0.01 over the images
+      (Burda et al. 2016, importance-weighted autoencoders).
+    - `gradient_norm`: of the encoder.
+    - `kl_rate`: E_x KL(p(z|x) || prior) in nats, which no I(X; Z) exceeds (KL prior).
+    - `global_positive`, `global_negative`, `global_gap`: mean score of pairs, of negatives, and the
+      difference, KL(P, Q) + KL(Q, P) at the best critic; `local_...` alike. Critics in eval mode.
+    - `discriminator_accuracy`: on codes and as much uniform noise (adversarial prior); chance 0.5.
+
+    What it draws comes from a generator of its own, so that training goes on as without it.
+    """
+    generator = torch.Generator(features.z_mean.device).manual_seed(0)
+    features = Features(**{name: part.float() for name, part in vars(features).items()})
+    mean = features.z_mean
+    gradients = [p.grad for p in model.encoder.parameters() if p.grad is not None]
+    numbers = {
+        "z_mean_std": mean.std(0).mean(),
+        "z_unit_std": normalize(mean).std(0).mean() * mean.shape[1] ** 0.5,
+        "active_units": (mean.var(0) > ACTIVE).float().mean(),
+        "gradient_norm": torch.nn.utils.get_total_norm(gradients),
+    }
+    if isinstance(model.prior, KLPrior):
+        numbers["kl_rate"] = KLPrior("sum", model.prior.class_means)(features, mean, labels)
+    z = features.sample(generator) if model.stochastic else mean
+    with evaluating(model):
+        for name, term in (("global", model.global_term), ("local", model.local_term)):
+            if term is not None:
+                pair = term.pairing(features, z)
+                positive, negative = _means(term.estimator.scores(*pair, generator=generator))
+                numbers[f"{name}_positive"] = positive
+                numbers[f"{name}_negative"] = negative
+                numbers[f"{name}_gap"] = positive - negative
+    if isinstance(model.prior, AdversarialPrior):
+        uniform = torch.rand(z.shape, generator=generator, device=z.device)
+        real, fake = (model.prior.discriminator(u) > 0 for u in (uniform, z.sigmoid()))
+        numbers["discriminator_accuracy"] = torch.cat([real, ~fake]).float().mean()
+    return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
+
+
+def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
+    """What is outside its range, and what that means, by name; other names pass.
+
+    Example:
+        >>> alarms({"z_mean_std": 0.001, "active_units": 0.9})
+        {'z_mean_std': 'z_mean_std 0.001 below 0.01: the code is the same for all images'}
+    """
+    sentences = {}
+    for name, (low, high, below, above) in RANGES.items():
+        number = numbers.get(name, low)
+        if number < low:
+            sentences[name] = f"{name} {number:.3g} below {low:g}: {below}"
+        elif not number <= high:
+            sentences[name] = f"{name} {number:.3g} above {high:g}: {above}"
+    return sentences
+
+
+def _means(scores: PairScores) -> tuple[Tensor, Tensor]:
+    """Mean score of the pairs and of the valid negatives."""
+    product = scores.product
+    valid = torch.ones_like(product) if scores.mask is None else scores.mask.expand_as(product)
+    return scores.joint.mean(), torch.where(valid.bool(), product, 0).sum() / valid.sum()

@@ -1,0 +1,143 @@
+"""Several processes train like one: losses and gradients of the whole batch, one run folder."""
+
+import contextlib
+import dataclasses
+import io
+import multiprocessing
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from dim import PRESETS, ImageData, RunError, load_encoder
+from dim.checkpoint import METRICS, load_state
+from dim.train import Training, main, train
+
+CPU = torch.device("cpu")
+SMALL = dataclasses.replace(PRESETS["default"], head_units=8, batch_size=8, alpha=0.5)
+CONFIGS = {
+    "jsd": SMALL,
+    "dv, shuffled": dataclasses.replace(SMALL, objective="dv", negatives="shuffled"),
+    "infonce, all locations": dataclasses.replace(
+        SMALL, objective="infonce", negatives="all-locations", global_input="feature-map"
+    ),
+    "class means": dataclasses.replace(SMALL, class_conditional=True, gamma=1.0),
+    "coordinates of an occluded image": dataclasses.replace(SMALL, delta=1.0, occlusion=0.4),
+    "vae": dataclasses.replace(PRESETS["vae"], batch_size=8),
+    "adversarial": dataclasses.replace(SMALL, prior="adversarial", stochastic=False, gamma=1.0),
+}
+
+
+def lopsided(n=24):
+    """Images of growing brightness: no process's share is like another's."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 100, (n, 3, 16, 16), generator=generator)
+    images = (noise + torch.arange(n).view(-1, 1, 1, 1) * 6).to(torch.uint8)
+    labels = torch.arange(n) % 3
+    return ImageData("lopsided", images, labels, images, labels, None)
+
+
+def one_step(config):
+    """Losses and gradients of one batch, by name.
+
+    Batch norm in the encoder is fixed, for on the CPU it knows only its own process's images.
+    """
+    training = Training(config, lopsided(), CPU)
+    for module in training.model.encoder.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
+    losses, _ = training.step(training.batches()[0])
+    gradients = {
+        name: parameter.grad
+        for name, parameter in training.model.named_parameters()
+        if parameter.grad is not None
+    }
+    return {**{f"loss {i}": loss.detach() for i, loss in enumerate(losses)}, **gradients}
+
+
+def steps_of(rank, world, folder):
+    """What a process of several does: a step of each configuration, then a run that is resumed."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
+    )
+    with contextlib.redirect_stderr(io.StringIO()):
+        results = {name: one_step(config) for name, config in CONFIGS.items()}
+        torch.save(results, f"{folder}/{rank}.pt")
+        config = dataclasses.replace(SMALL, image_size=16)
+        train(dataclasses.replace(config, epochs=1), lopsided(), folder / "run", device=CPU)
+        train(
+            dataclasses.replace(config, epochs=2),
+            lopsided(),
+            folder / "run",
+            device=CPU,
+            resume=True,
+        )
+        with pytest.raises(RunError, match="batch_size: expected a multiple of 2, the number of"):
+            Training(dataclasses.replace(config, batch_size=9), lopsided(), CPU)
+    dist.destroy_process_group()
+
+
+def start(target, *args):
+    several = multiprocessing.get_context("forkserver")
+    several.set_forkserver_preload(["dim.train", "matplotlib.figure", "pytest", "torch._dynamo"])
+    processes = [several.Process(target=target, args=(rank, 2, *args)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def test_two_processes_have_the_losses_and_gradients_of_one(tmp_path):
+    start(steps_of, tmp_path)
+    for rank in range(2):
+        results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, config in CONFIGS.items():
+            alone = one_step(config)
+            for part, expected in alone.items():
+                error = (results[name][part] - expected).norm()
+                assert error <= 1e-5 * max(expected.norm(), 1e-3), (name, part)
+    run = tmp_path / "run"
+    assert [row["epoch"] for row in load_state(run).history] == [1, 2]
+    assert len((run / METRICS).read_text().splitlines()) == 3
+    assert load_encoder(run)(lopsided().x_test).z_mean.shape == (24, 64)
+
+
+def command(rank, world, folder, port):
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    torch.set_num_threads(1)
+    flags = ["--data", folder / "x.npz", "--out", folder / "run", "--epochs", 1]
+    flags += ["--batch-size", 8, "--head-units", 8, "--device", "cpu"]
+    with (folder / f"{rank}.txt").open("w") as out, contextlib.redirect_stdout(out):
+        main([str(flag) for flag in flags])
+
+
+def test_the_first_of_several_processes_writes_and_reports(tmp_path, unused_port):
+    data = lopsided()
+    images = data.x_train.permute(0, 2, 3, 1).numpy()
+    labels = data.y_train.numpy()
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    start(command, tmp_path, unused_port)
+    assert "| z_mean | trained |" in (tmp_path / "0.txt").read_text()
+    assert (tmp_path / "1.txt").read_text() == ""
+    assert (tmp_path / "run" / "report.md").exists()
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
