@@ -145,6 +145,31 @@ def load_encoder(run: Path | str) -> Encoder:
     return encoder
 
 
+def load_model(run: Path | str) -> DeepInfoMax:
+    """The trained model of a run with its critics and its prior, in eval mode, on the CPU.
+
+    Raises:
+        RunError: If the folder is no run, or has no training state of this version.
+    """
+    run = Path(run)
+    config, state = load_config(run), load_state(run)
+    if state is None or config.image_size is None:
+        raise RunError(
+            f"run: expected a training state in {run / STATE}, received none; let the run finish "
+            f"an epoch, with python -m dim.train --resume --out {run}"
+        )
+    means = state.model.get("prior.class_means.weight", ())
+    model = build_model(config, config.image_size, len(means))
+    try:
+        model.load_state_dict(state.model)
+    except RuntimeError as error:
+        raise RunError(
+            f"run: expected a model of this version in {run / STATE}, received another ({error}); "
+            f"train it again"
+        ) from error
+    return model.eval()
+
+
 def untrained_encoder(run: Path | str) -> Encoder:
     """The encoder of a run as it was before training, rebuilt from the seed, in eval mode."""
     config = load_config(Path(run))
@@ -170,7 +195,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except OSError as error:
         raise RunError(
             f"{path}: expected to write it, received: {error.strerror or error}; make room, then "
-            f"go on with --resume; nothing that was written before is lost"
+            f"run this again (training with --resume); nothing that was written before is lost"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from dim.checkpoint import load_config, load_encoder, write_atomically
 from dim.data import ImageData
-from dim.evaluate import RunOptions, encode, images_of, resolve_device
+from dim.encoder import encode
+from dim.evaluate import RunOptions, images_of, resolve_device
 
 Layer = Literal["z_mean", "hidden", "conv", "feature_map"]
 BATCH = 500

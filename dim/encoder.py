@@ -1,10 +1,15 @@
 """Encoders: images to a feature map, a hidden layer and a stochastic code z."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+
+from mi_estimators.estimator import evaluating
+
+Layer = Literal["z", "z_mean", "z_log_var", "hidden", "conv", "feature_map"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,36 @@ class Encoder(nn.Module):
         return ((images - self.centre) * self.scale).contiguous(
             memory_format=torch.channels_last if images.is_cuda else torch.contiguous_format
         )
+
+
+@torch.no_grad()
+def encode(
+    encoder: nn.Module,
+    images: UInt8[Tensor, "N 3 h w"],
+    layer: Layer = "z_mean",
+    *,
+    batch_size: int = 500,
+) -> Float[Tensor, "N ..."]:
+    """One layer's features of all images, as float32, where the encoder is.
+
+    Runs in eval mode, and leaves every submodule in the mode it was found in. A sample z is the
+    same at each call.
+
+    Args:
+        encoder: Maps uint8 images to `Features`.
+        images: Images, anywhere.
+        layer: Which features.
+        batch_size: Images encoded at a time.
+    """
+    device = next(encoder.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
+
+    def of(features: Features) -> Tensor:
+        chosen = features.sample(generator) if layer == "z" else getattr(features, layer)
+        return chosen.float()
+
+    with evaluating(encoder):
+        return torch.cat([of(encoder(batch.to(device))) for batch in images.split(batch_size)])
 
 
 def basic32x32(image_size: int, z_dim: int = 64) -> Encoder:

@@ -19,15 +19,20 @@ import tyro
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from dim.checkpoint import RunError, load_config, load_encoder, untrained_encoder
+from dim.checkpoint import (
+    RunError,
+    load_config,
+    load_model,
+    untrained_encoder,
+    write_atomically,
+)
 from dim.config import TrainConfig
 from dim.data import ImageData, load_data
-from dim.encoder import Features
+from dim.encoder import Layer, encode
+from dim.measures import Measure, measures_of
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
-from mi_estimators.estimator import evaluating
 
 Device = Literal["auto", "cpu", "cuda"]
-Layer = Literal["z", "z_mean", "hidden", "conv", "feature_map"]
 LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
 PROTOCOL = (
     "Frozen encoder in eval mode, no augmentation; probes are fitted on the training images and "
@@ -61,39 +66,6 @@ class Battery:
 
 
 QUICK = Battery(svm=False, mlp_epochs=0)  # what training ends with
-
-
-# --- Features ---------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def encode(
-    encoder: nn.Module,
-    images: UInt8[Tensor, "N 3 h w"],
-    layer: Layer = "z_mean",
-    *,
-    batch_size: int = 500,
-) -> Float[Tensor, "N ..."]:
-    """One layer's features of all images, as float32, where the encoder is.
-
-    Runs in eval mode, and leaves every submodule in the mode it was found in. A sample z is the
-    same at each call.
-
-    Args:
-        encoder: Maps uint8 images to `Features`.
-        images: Images, anywhere.
-        layer: Which features.
-        batch_size: Images encoded at a time.
-    """
-    device = next(encoder.parameters()).device
-    generator = torch.Generator(device).manual_seed(0)
-
-    def of(features: Features) -> Tensor:
-        chosen = features.sample(generator) if layer == "z" else getattr(features, layer)
-        return chosen.float()
-
-    with evaluating(encoder):
-        return torch.cat([of(encoder(batch.to(device))) for batch in images.split(batch_size)])
 
 
 # --- The table --------------------------------------------------------------------------------
@@ -196,12 +168,19 @@ def _centred(images: UInt8[Tensor, "N 3 h w"]) -> Float[Tensor, "N 3 h w"]:
     return images / 127.5 - 1
 
 
-def report(data: ImageData, rows: Sequence[ProbeRow], *, figures: Sequence[str] = ()) -> str:
+def report(
+    data: ImageData,
+    rows: Sequence[ProbeRow],
+    measures: Sequence[Measure] = (),
+    *,
+    figures: Sequence[str] = (),
+) -> str:
     """The probe table and what it was measured on, in Markdown.
 
     Args:
         data: What the encoder was trained and probed on.
         rows: From `probe_table`; empty without labels.
+        measures: From `measures_of`; none are shown without.
         figures: Image files, relative to the report, to show below the table.
     """
     side = data.x_train.shape[-1]
@@ -218,6 +197,9 @@ def report(data: ImageData, rows: Sequence[ProbeRow], *, figures: Sequence[str] 
         lines += ["Test accuracy in %.", "", *_table(rows, _with_error), "", PROTOCOL]
     else:
         lines.append("no labels: probes not run")
+    if measures:
+        lines += ["", "## The code", "", "| measure, on test images | value | |", "|---|---:|---|"]
+        lines += [f"| {m.name} | {m.value:.3g} | {m.note} |" for m in measures]
     for figure in figures:
         lines += ["", f"![{Path(figure).stem}]({figure})"]
     return "\n".join(lines) + "\n"
@@ -256,7 +238,9 @@ def _with_error(row: ProbeRow, probe: str) -> str:
     return f"{100 * accuracy:.1f} ± {100 * standard_error(accuracy, row.n_test):.1f}"
 
 
-def write_report(run: Path, rows: Sequence[ProbeRow], data: ImageData) -> str:
+def write_report(
+    run: Path, rows: Sequence[ProbeRow], data: ImageData, measures: Sequence[Measure] = ()
+) -> str:
     """Write ``report.md`` and ``probes.json`` into a run's folder.
 
     Returns:
@@ -264,10 +248,16 @@ def write_report(run: Path, rows: Sequence[ProbeRow], data: ImageData) -> str:
     """
     known = ("neighbours.png", "reconstructions.png", "curves.png")
     figures = [name for name in known if (run / name).exists()]
-    text = report(data, rows, figures=figures)
-    probes = {"data": data.name, "protocol": PROTOCOL, "rows": [asdict(row) for row in rows]}
-    (run / "probes.json").write_text(json.dumps(probes, indent=2) + "\n", encoding="utf-8")
-    (run / "report.md").write_text(text, encoding="utf-8")
+    text = report(data, rows, measures, figures=figures)
+    found = {
+        "data": data.name,
+        "protocol": PROTOCOL,
+        "rows": [asdict(row) for row in rows],
+        "measures": [asdict(measure) for measure in measures],
+    }
+    content = json.dumps(found, indent=2) + "\n"
+    write_atomically(run / "probes.json", lambda path: path.write_text(content, encoding="utf-8"))
+    write_atomically(run / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
     return text
 
 
@@ -335,11 +325,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables = []
         for run in options.runs:
             config = load_config(run)
-            encoder, untrained = load_encoder(run).to(device), untrained_encoder(run).to(device)
+            model, untrained = load_model(run).to(device), untrained_encoder(run).to(device)
             data = images_of(config, options.data)
             layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
-            tables.append(probe_table(encoder, untrained, data, options.battery, layers))
-            print(write_report(run, tables[-1], data))
+            tables.append(probe_table(model.encoder, untrained, data, options.battery, layers))
+            print(write_report(run, tables[-1], data, measures_of(model, data)))
     except ValueError as error:  # DataError, RunError
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

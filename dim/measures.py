@@ -6,10 +6,70 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from dim.encoder import Features
+from dim.data import ImageData
+from dim.encoder import Features, encode
+from dim.health import ACTIVE
+from dim.model import DeepInfoMax
 from dim.terms import InfoMaxTerm
 from mi_estimators import DV, InfoNCE, PairScores, mlp
 from mi_estimators.estimator import evaluating
+
+BATCH = 100  # test images that are each other's negatives
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number about a code.
+
+    Attributes:
+        name: What it is, with its unit.
+        value: The number.
+        note: What to compare it with.
+    """
+
+    name: str
+    value: float
+    note: str
+
+
+def measures_of(model: DeepInfoMax, data: ImageData) -> list[Measure]:
+    """All that apply to a model, of its test images; training images train what has to be."""
+    mean = encode(model.encoder, data.x_test)
+    spread = mean.std(0)
+    measures = [
+        Measure("mean of z_mean, largest over dimensions", mean.mean(0).abs().max().item(), ""),
+        Measure("sd of z_mean over images, mean over dimensions", spread.mean().item(), ""),
+        Measure(
+            "share of dimensions whose z_mean varies over images (active units)",
+            (spread**2 > ACTIVE).float().mean().item(),
+            f"variance above {ACTIVE} (Burda et al. 2016)",
+        ),
+    ]
+    if model.stochastic:
+        variance = encode(model.encoder, data.x_test, "z_log_var").exp()
+        rate = 0.5 * (mean.square() + variance - variance.log() - 1).sum(1).mean()
+        marginal = (mean.var(0) + variance.mean(0)).sqrt().mean()
+        measures += [
+            Measure(
+                "rate, KL of p(z given x) to N(0, 1), nats", rate.item(), "I(X; Z) is not above it"
+            ),
+            Measure("sd of z, mean over dimensions", marginal.item(), "1 under the KL prior"),
+        ]
+    without_noise = "" if model.stochastic else "; an encoder without noise has no upper limit"
+    for name, term in (("global", model.global_term), ("local", model.local_term)):
+        if term is not None and len(data.x_test) >= BATCH:
+            found = held_out_information(
+                model.encoder, term, data.x_test, stochastic=model.stochastic
+            )
+            note = f"of at most {found.ceiling:.2f} with {BATCH} images{without_noise}"
+            measures.append(
+                Measure(f"{name} term, information of unseen pairs, nats", found.nats, note)
+            )
+    dependence = dependence_within(encode(model.encoder, data.x_train), mean)
+    measures.append(
+        Measure("dependence within z_mean, nats", dependence, "0: independent; a lower bound")
+    )
+    return measures
 
 
 @dataclass(frozen=True)
@@ -31,17 +91,19 @@ def held_out_information(
     term: InfoMaxTerm,
     images: UInt8[Tensor, "N 3 h w"],
     *,
-    batch_size: int = 100,
+    stochastic: bool = False,
+    batch_size: int = BATCH,
 ) -> HeldOutInformation:
     """Mutual information of a term's pair, on batches of test images, each other's negatives.
 
-    Of an encoder without noise the information that its mean has of the image has no upper limit:
-    then this is a number about the critic, and about batches of this size.
+    Of an encoder without noise, what its code tells of the image has no upper limit: then this is
+    a number about the critic, and about batches of this size.
 
     Args:
-        encoder: Maps images to `Features`; their means are taken.
+        encoder: Maps images to `Features`.
         term: The global or the local term, with its trained critic.
         images: Test images; a last, smaller batch is left out.
+        stochastic: Whether the pair is of a sample of p(z|x), or of its mean.
         batch_size: Images that are each other's negatives.
 
     Raises:
@@ -53,12 +115,14 @@ def held_out_information(
             f"batch_size"
         )
     device = next(encoder.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
     values, objective = [], term.estimator.objective
     with evaluating(encoder), evaluating(term):
         for batch in images.split(batch_size):
             if len(batch) == batch_size:
                 features: Features = encoder(batch.to(device))
-                scores = term.estimator.scores(*term.pairing(features, features.z_mean))
+                z = features.sample(generator) if stochastic else features.z_mean
+                scores = term.estimator.scores(*term.pairing(features, z), generator=generator)
                 values.append(InfoNCE().estimate(scores.map(objective.to_log_ratio)).item())
     drawn = scores.negatives if scores.mask is None else int(scores.mask.sum(-1).max())
     return HeldOutInformation(sum(values) / len(values), InfoNCE().ceiling(drawn))

@@ -15,9 +15,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from dim.checkpoint import load_config, load_encoder
+from dim.checkpoint import load_config, load_encoder, write_atomically
 from dim.data import ImageData
-from dim.evaluate import RunOptions, encode, images_of, resolve_device
+from dim.encoder import encode
+from dim.evaluate import RunOptions, images_of, resolve_device
 from dim.probes import nearest
 
 QUERIES = 10
@@ -110,7 +111,7 @@ def draw_neighbours(
     if precision:
         caption += " Green frame: of the query's class; orange: of another."
     figure.text(0.5, 0.2 * BOTTOM / total_height, caption, ha="center", fontsize=16)
-    figure.savefig(path, format="png")
+    write_atomically(path, lambda part: figure.savefig(part, format="png"))
     return precision
 
 

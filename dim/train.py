@@ -31,10 +31,9 @@ from dim.checkpoint import (
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData
 from dim.decoder import draw_reconstructions
-from dim.encoder import Features
+from dim.encoder import Features, encode
 from dim.evaluate import (
     Device,
-    encode,
     images_of,
     probe_table,
     resolve_device,

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,16 +11,16 @@ from torch import nn
 import dim.evaluate
 from dim import PRESETS
 from dim.data import ImageData
-from dim.encoder import Features
+from dim.encoder import Features, encode
 from dim.evaluate import (
     Battery,
     ProbeRow,
-    encode,
     main,
     over_runs,
     probe_table,
     report,
 )
+from dim.measures import Measure
 
 
 class TinyEncoder(nn.Module):
@@ -198,7 +199,11 @@ def run(tmp_path, monkeypatch, encoder, data):
         return replace(PRESETS["default"], data="brightness", seed=seed)
 
     monkeypatch.setattr(dim.evaluate, "load_config", config)
-    monkeypatch.setattr(dim.evaluate, "load_encoder", lambda run: encoder)
+    model = SimpleNamespace(encoder=encoder, to=lambda device: model)
+    monkeypatch.setattr(dim.evaluate, "load_model", lambda run: model)
+    monkeypatch.setattr(
+        dim.evaluate, "measures_of", lambda model, data: [Measure("rate, nats", 1.2345, "a note")]
+    )
     monkeypatch.setattr(dim.evaluate, "untrained_encoder", lambda run: TinyEncoder())
     monkeypatch.setattr(dim.evaluate, "load_data", lambda source, **options: data)
     return tmp_path
@@ -211,9 +216,11 @@ def test_the_command_writes_and_prints_the_report(run, capsys):
     assert text in capsys.readouterr().out
     assert "neighbours.png" in text
     assert "curves.png" not in text
+    assert "| rate, nats | 1.23 | a note |" in text
     probes = json.loads((run / "probes.json").read_text())
     assert probes["data"] == "brightness"
     assert len(probes["rows"]) == 9
+    assert probes["measures"] == [{"name": "rate, nats", "value": 1.2345, "note": "a note"}]
     assert probes["rows"][0]["layer"] == "z"
     assert "mean ± standard deviation" not in text
 

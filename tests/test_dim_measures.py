@@ -1,13 +1,15 @@
 """Measures of a code against laws that know their answer."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from dim import PRESETS, ImageData, build_model
 from dim.encoder import Features
-from dim.measures import dependence_within, held_out_information
+from dim.measures import dependence_within, held_out_information, measures_of
 from dim.terms import InfoMaxTerm, code_with_itself
 from mi_estimators import JSD, Critic, MIEstimator
 from mi_estimators.distributions import CorrelatedGaussian
@@ -102,3 +104,36 @@ def test_dependence_is_the_same_for_the_same_seed_and_leaves_the_global_generato
     assert torch.equal(torch.rand(1), expected)
     assert dependence_within(codes, codes, steps=3) == first
     assert dependence_within(codes, codes, steps=3, seed=1) != first
+
+
+@pytest.mark.parametrize("preset", ["default", "paper-local-jsd", "vae"])
+def test_what_applies_to_a_model_is_measured(preset):
+    model = build_model(dataclasses.replace(PRESETS[preset], head_units=8), 16).eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (120, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    data = ImageData("noise", x, None, x, None, None)
+    found = {measure.name: measure for measure in measures_of(model, data)}
+    assert all(math.isfinite(measure.value) for measure in found.values())
+    assert any(name.startswith("rate") for name in found) == model.stochastic
+    for term in ("global", "local"):
+        name = f"{term} term, information of unseen pairs, nats"
+        assert (name in found) == (getattr(model, f"{term}_term") is not None)
+        if name in found:
+            assert "of at most 4.61 with 100 images" in found[name].note
+            assert ("no upper limit" in found[name].note) == (not model.stochastic)
+
+
+def test_rate_and_spread_are_those_of_the_code():
+    model = build_model(PRESETS["vae"], 16).eval()
+    x = torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8)
+    features = model.encoder(x)
+    normal = torch.distributions.Normal(features.z_mean, (0.5 * features.z_log_var).exp())
+    rate = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0))
+    found = {m.name: m.value for m in measures_of(model, ImageData("x", x, None, x, None, None))}
+    assert found["rate, KL of p(z given x) to N(0, 1), nats"] == pytest.approx(
+        rate.sum(1).mean().item(), rel=1e-4
+    )
+    drawn = normal.sample((2000,)).flatten(0, 1)
+    assert found["sd of z, mean over dimensions"] == pytest.approx(
+        drawn.std(0).mean().item(), rel=0.02
+    )

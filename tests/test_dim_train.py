@@ -119,7 +119,10 @@ def test_evaluate_and_neighbours_redo_their_part(npz, tmp_path, capsys):
     assert (run / "neighbours.png").exists()
     lines = (run / "report.md").read_text().splitlines()
     assert "| z | trained |" in "\n".join(lines)
-    assert [line for line in lines if not line.startswith("| z |")] == first.splitlines()
+    code = lines[lines.index("## The code") : lines.index("![neighbours](neighbours.png)")]
+    assert "rate, KL" in "\n".join(code)
+    same = [line for line in lines if not line.startswith("| z |") and line not in code[:-1]]
+    assert set(first.splitlines()) <= {*same, *code}
     assert "| z_mean | trained |" in capsys.readouterr().out
 
 
@@ -345,7 +348,8 @@ def test_a_full_disk_leaves_the_last_epoch_and_says_so(config, npz, tmp_path, ca
     assert stop.value.code == 2
     assert error == (
         f"error: {run / name}: expected to write it, received: {os.strerror(errno.ENOSPC)}; make "
-        f"room, then go on with --resume; nothing that was written before is lost"
+        f"room, then run this again (training with --resume); nothing that was written before is "
+        f"lost"
     )
     assert not list(run.glob(".*")), "temporary files are left"
     if before:
