@@ -307,7 +307,9 @@ def resolve_device(name: Device) -> torch.device:
 class Options:
     """Probe the encoders of one or several runs; print the reports."""
 
-    runs: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="RUN")], ...]]
+    runs: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
+    ]
     """Folders of runs of `python -m dim.train`; several may differ in their seed alone."""
     battery: tyro.conf.OmitArgPrefixes[Battery] = Battery()
     data: str | None = None
