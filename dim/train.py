@@ -7,7 +7,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from dim.capture import capture
 from dim.checkpoint import (
     METRICS,
     STATE,
@@ -60,6 +61,8 @@ class Options:
     """Continue the run in that folder, if there is one."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
+    graph: bool = False
+    """On CUDA, record the training step as a graph and replay it: for small batches."""
 
 
 class Training:
@@ -98,6 +101,8 @@ class Training:
             lr=config.learning_rate,
             betas=(config.adam_beta1, 0.999),
             eps=config.adam_eps,
+            fused=device.type == "cuda",
+            capturable=device.type == "cuda",
         )
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.batch_size = config.batch_size
@@ -148,16 +153,35 @@ class Training:
 
 
 def train(
-    config: TrainConfig, data: ImageData, run: Path, *, device: torch.device, resume: bool = False
+    config: TrainConfig,
+    data: ImageData,
+    run: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    graph: bool = False,
 ) -> DeepInfoMax:
     """Train a model on the images of `data`, with a checkpoint after every epoch.
 
     Several processes (`dim.parallel`) take the same steps together; the first one writes.
 
+    Args:
+        config: The experiment.
+        data: Its images.
+        run: Its folder.
+        device: Where to compute.
+        resume: Whether to go on with the run that is in the folder.
+        graph: Whether to record the step as a CUDA graph (`dim.capture`).
+
     Raises:
-        RunError: If the run folder cannot be used or written, the batch does not fit the data, or
-            a loss is no longer finite.
+        RunError: If the run folder cannot be used or written, the batch does not fit the data, a
+            loss is no longer finite, or a graph is asked for without a CUDA device of its own.
     """
+    if graph and (device.type != "cuda" or processes() > 1):
+        raise RunError(
+            f"graph: expected one process on CUDA, received {processes()} on {device.type}; leave "
+            f"--graph out"
+        )
     training = Training(config, data, device)
     history: list[dict[str, float | int]] = []
     with in_turn():
@@ -166,6 +190,16 @@ def train(
         training.restore(state)
         history = state.history
 
+    step_of: Callable[[Tensor], tuple[Losses, Features]] = training.step
+    if graph:
+        example = torch.arange(config.batch_size, device=device)
+        step_of = capture(
+            training.step,
+            example,
+            model=training.model,
+            optimiser=training.optimiser,
+            generator=training.generator,
+        )
     steps, first = training.steps, rank() == 0
     with tqdm(
         total=config.epochs * steps,
@@ -177,7 +211,7 @@ def train(
             bar.set_description(f"epoch {epoch}/{config.epochs}")
             start, seen = time.perf_counter(), torch.empty(steps, len(LOSSES), device=device)
             for step, batch in enumerate(training.batches(), start=1):
-                losses, features = training.step(batch)
+                losses, features = step_of(batch)
                 seen[step - 1] = torch.stack(losses).detach()
                 bar.update()
                 if step % LOG_EVERY == 0 or step == steps:  # reading a loss waits for the device
@@ -269,7 +303,7 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     data = images_of(config)
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
     with joined(device):
-        model = train(config, data, run, device=device, resume=options.resume)
+        model = train(config, data, run, device=device, resume=options.resume, graph=options.graph)
         first = rank() == 0
     if not first:
         return

@@ -1,0 +1,78 @@
+"""The training step as a CUDA graph: what that asks of a step, and that it changes nothing."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dim import PRESETS, ImageData, RunError
+from dim.checkpoint import load_state
+from dim.train import Training, train
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+# What makes the host wait for a device, or gives shapes that depend on values.
+READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "equal"}
+# Looked at on a CPU alone: whether a mask leaves a pair, once for each InfoMax term.
+ON_CPU_ALONE = 1
+
+
+class Reads(TorchDispatchMode):
+    """Notes every operation that reads from the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.overloadpacket.__name__ in READS:
+            self.seen.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+def data(n=32):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(n) % 3
+    return ImageData("noise", images, labels, images, labels, None)
+
+
+def small(preset, **changes):
+    known = {"head_units": 8, "batch_size": 8, "image_size": 16, "epochs": 2}
+    return dataclasses.replace(PRESETS[preset], **known | changes)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_losses_and_gradients_are_computed_without_reading_from_the_device(preset):
+    training = Training(small(preset, delta=1.0, occlusion=0.5), data(), CPU)
+    labels = None if training.labels is None else training.labels[:8]
+    with Reads() as reads:
+        losses, _ = training.model(training.images[:8], labels, generator=training.generator)
+        (losses.total + losses.adversary).backward()
+    terms = [training.model.global_term, training.model.local_term]
+    assert len(reads.seen) <= ON_CPU_ALONE * sum(term is not None for term in terms), reads.seen
+
+
+def test_reads_are_noticed():
+    with Reads() as reads:
+        torch.ones(3).sum().item()
+        torch.ones(3).nonzero()
+    assert len(reads.seen) == 2
+
+
+def test_a_graph_without_a_device_is_refused(tmp_path):
+    with pytest.raises(RunError, match="graph: expected one process on CUDA, received 1 on cpu"):
+        train(small("default"), data(), tmp_path / "run", device=CPU, graph=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_replayed_run_is_the_run(preset, tmp_path):
+    runs = {graph: tmp_path / str(graph) for graph in (False, True)}
+    for graph, run in runs.items():
+        train(small(preset), data(), run, device=CUDA, graph=graph)
+    eager, replayed = (load_state(runs[graph]) for graph in (False, True))
+    assert torch.equal(eager.generator, replayed.generator)
+    for name, expected in eager.model.items():
+        torch.testing.assert_close(replayed.model[name], expected, rtol=1e-3, atol=1e-4)
