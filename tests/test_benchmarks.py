@@ -150,3 +150,37 @@ def test_many_samples_takes_memory_and_time_of_processes_of_their_own(tmp_path):
         assert 0.1 < row["peak_gib"] < 2
         assert row["cpu_seconds"] > 0
         assert f"peak_gib {row['peak_gib']}" in done.stdout
+
+
+@pytest.mark.slow
+def test_presets_are_trained_probed_and_not_repeated(tmp_path):
+    arguments = ("--data", "digits", "--runs", "vae", "default", "--smoke", "--out", "results")
+    first, again = (run(*arguments, cwd=tmp_path, script="presets.py") for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert "| vae | 1 | 1 |" in first.stdout
+    assert "54.61 / 60.54 / 60.71" in first.stdout
+    assert "default, seed 0" in first.stderr
+    assert "default, seed 0" not in again.stderr
+    assert again.stdout == first.stdout
+    rows = json.loads((tmp_path / "results" / "presets.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == ["default", "vae"]
+    assert rows[0]["command"].startswith("python benchmarks/presets.py --data digits --runs vae")
+    assert {probe["layer"] for probe in rows[0]["probes"]} == {"z_mean", "hidden", "conv"}
+
+
+@pytest.mark.slow
+def test_presets_stop_when_the_time_is_over(tmp_path):
+    arguments = ("--data", "digits", "--runs", "vae", "--smoke", "--minutes", "1e-3")
+    done = run(*arguments, "--out", "results", cwd=tmp_path, script="presets.py")
+    assert done.returncode == 0, done.stderr
+    assert "minutes are over; the same command goes on" in done.stderr
+    assert "| vae | 20 | 0 | not run |" in done.stdout
+    assert not (tmp_path / "results" / "presets.json").exists()
+
+
+def test_the_gpu_script_names_its_stages(tmp_path):
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "digits", str(tmp_path), "coffee"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "expected one of correct local-jsd" in done.stderr
+    assert "received coffee" in done.stderr

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in stages of at most nine minutes, by importance:
+#
+#   benchmarks/gpu.sh cifar10.npz [RESULTS] [STAGE ...]
+#
+# A stage that is cut off goes on from its checkpoint, and what is done is skipped, so the same
+# command is given until it says that nothing is missing. Results: RESULTS/presets.json.
+set -euo pipefail
+data=${1:?usage: benchmarks/gpu.sh DATA [RESULTS] [STAGE ...]}
+results=${2:-benchmarks/results}
+shift $(($# < 2 ? $# : 2))
+python=${PYTHON:-python}
+minutes=${MINUTES:-9}
+
+stages=(correct local-jsd local-infonce su-kl default global local-dv baselines seeds)
+
+stage() {
+  case $1 in
+    correct) "$python" -m pytest -q tests/test_dim_capture.py tests/test_dim_train.py ;;
+    local-jsd) presets paper-local-jsd ;;
+    local-infonce) presets paper-local-infonce ;;
+    su-kl) presets "su-kl*" ;;
+    default) presets "default*" ;;
+    global) presets paper-global paper-local-global ;;
+    local-dv) presets paper-local-dv ;;
+    baselines) presets autoencoder vae class-conditional-vae ;;
+    seeds) presets --seeds 0 1 2 ;;
+    *) echo "stage: expected one of ${stages[*]}, received $1" >&2; exit 2 ;;
+  esac
+}
+
+presets() {
+  local runs=()
+  while (($#)) && [[ $1 != --* ]]; do runs+=("$1"); shift; done
+  "$python" benchmarks/presets.py --data "$data" --out "$results" --graph --minutes "$minutes" \
+    ${runs:+--runs "${runs[@]}"} "$@"
+}
+
+(($#)) || set -- "${stages[@]}"
+for name; do
+  echo "== $name" >&2
+  stage "$name"
+done
