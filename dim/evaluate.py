@@ -1,8 +1,8 @@
 """How good are the representations? Probes of a frozen encoder.
 
 ``python -m dim.evaluate RUN`` probes the encoder of a run beside the same encoder untrained and
-beside raw pixels, and writes ``report.md`` and ``probes.json`` into the run's folder. Of several
-runs that differ in their seed it also prints mean and standard deviation.
+beside raw pixels, and writes ``report.md``, ``report.html`` and ``probes.json`` into the run's
+folder. Of several runs that differ in their seed it also prints mean and standard deviation.
 """
 
 import json
@@ -30,6 +30,7 @@ from dim.config import TrainConfig
 from dim.data import ImageData, load_data
 from dim.encoder import Layer, encode
 from dim.measures import Measure, measures_of
+from dim.page import page
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -241,7 +242,7 @@ def _with_error(row: ProbeRow, probe: str) -> str:
 def write_report(
     run: Path, rows: Sequence[ProbeRow], data: ImageData, measures: Sequence[Measure] = ()
 ) -> str:
-    """Write ``report.md`` and ``probes.json`` into a run's folder.
+    """Write ``report.md``, the same as a page, and ``probes.json`` into a run's folder.
 
     Returns:
         The report.
@@ -258,6 +259,8 @@ def write_report(
     content = json.dumps(found, indent=2) + "\n"
     write_atomically(run / "probes.json", lambda path: path.write_text(content, encoding="utf-8"))
     write_atomically(run / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
+    html = page(text, run)
+    write_atomically(run / "report.html", lambda path: path.write_text(html, encoding="utf-8"))
     return text
 
 

@@ -316,7 +316,7 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     queries, gallery = (encode(encoder, images) for images in (data.x_test, data.x_train))
     draw_neighbours(queries, gallery, data, path=run / "neighbours.png", seed=config.seed)
     print(write_report(run, probe_table(encoder, untrained_encoder(run).to(device), data), data))
-    print(f"{run}: report.md, curves.png, neighbours.png, metrics.csv, encoder.safetensors")
+    print(f"{run}: report.html, report.md, metrics.csv, encoder.safetensors and the figures")
 
 
 def draw_curves(run: Path) -> None:

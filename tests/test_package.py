@@ -10,7 +10,17 @@ import pytest
 import mi_estimators
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ["sklearn", "datasets", "PIL", "safetensors", "matplotlib", "tyro", "pandas", "pyarrow"]
+EXTRAS = [
+    "sklearn",
+    "datasets",
+    "PIL",
+    "safetensors",
+    "matplotlib",
+    "tyro",
+    "pandas",
+    "pyarrow",
+    "markdown_it",
+]
 
 
 def test_the_public_names_are_these():
