@@ -218,7 +218,8 @@ def train(
                     means = dict(zip(LOSSES, seen[:step].mean(0).tolist(), strict=True))
                     if not all(map(math.isfinite, means.values())):
                         raise _bad_batch(config, data, run, seen[:step])
-                    bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+                    shown = {name: f"{value:.3f}" for name, value in means.items() if value}
+                    bar.set_postfix(shown)  # what is left out is exactly 0
             seconds = time.perf_counter() - start
             labels = None if training.labels is None else training.labels[batch]
             health = measure(training.model, features, labels)
