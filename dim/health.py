@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -56,6 +56,11 @@ RANGES = {
 }
 
 
+def active_units(z_mean: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
+    """Share of dimensions that vary over the images."""
+    return (z_mean.var(0) > ACTIVE).float().mean()
+
+
 @torch.no_grad()
 def measure(
     model: DeepInfoMax, features: Features, labels: Int64[Tensor, " N"] | None = None
@@ -82,7 +87,7 @@ def measure(
     numbers = {
         "z_mean_std": mean.std(0).mean(),
         "z_unit_std": normalize(mean).std(0).mean() * mean.shape[1] ** 0.5,
-        "active_units": (mean.var(0) > ACTIVE).float().mean(),
+        "active_units": active_units(mean),
         "gradient_norm": torch.nn.utils.get_total_norm(gradients),
     }
     if isinstance(model.prior, KLPrior):

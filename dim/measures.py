@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from dim.data import ImageData
 from dim.encoder import Features, encode
-from dim.health import ACTIVE
+from dim.health import ACTIVE, active_units
 from dim.model import DeepInfoMax
+from dim.prior import kl_to_standard_normal
 from dim.terms import InfoMaxTerm
 from mi_estimators import DV, InfoNCE, PairScores, mlp
 from mi_estimators.estimator import evaluating
@@ -37,20 +38,19 @@ class Measure:
 def measures_of(model: DeepInfoMax, data: ImageData) -> list[Measure]:
     """All that apply to a model, of its test images; training images train what has to be."""
     mean = encode(model.encoder, data.x_test)
-    spread = mean.std(0)
     measures = [
         Measure("mean of z_mean, largest over dimensions", mean.mean(0).abs().max().item(), ""),
-        Measure("sd of z_mean over images, mean over dimensions", spread.mean().item(), ""),
+        Measure("sd of z_mean over images, mean over dimensions", mean.std(0).mean().item(), ""),
         Measure(
             "share of dimensions whose z_mean varies over images (active units)",
-            (spread**2 > ACTIVE).float().mean().item(),
+            active_units(mean).item(),
             f"variance above {ACTIVE} (Burda et al. 2016)",
         ),
     ]
     if model.stochastic:
-        variance = encode(model.encoder, data.x_test, "z_log_var").exp()
-        rate = 0.5 * (mean.square() + variance - variance.log() - 1).sum(1).mean()
-        marginal = (mean.var(0) + variance.mean(0)).sqrt().mean()
+        log_var = encode(model.encoder, data.x_test, "z_log_var")
+        rate = kl_to_standard_normal(mean, log_var).sum(1).mean()
+        marginal = (mean.var(0) + log_var.exp().mean(0)).sqrt().mean()
         measures += [
             Measure(
                 "rate, KL of p(z given x) to N(0, 1), nats", rate.item(), "I(X; Z) is not above it"

@@ -45,6 +45,13 @@ class NoPrior(Prior):
         return z.new_zeros((), dtype=torch.float32)
 
 
+def kl_to_standard_normal(
+    mean: Float[Tensor, "N d"], log_var: Float[Tensor, "N d"]
+) -> Float[Tensor, "N d"]:
+    """KL(N(mean, e^log_var) || N(0, 1)) of each dimension, in nats."""
+    return 0.5 * (mean.square() + log_var.exp() - log_var - 1)
+
+
 class KLPrior(Prior):
     """E_x KL(p(z|x) || N(m, 1)) in nats, in closed form.
 
@@ -87,7 +94,7 @@ class KLPrior(Prior):
                     "use labelled data or leave the class means out"
                 )
             mean = mean - self.class_means(labels)
-        divergence = 0.5 * (mean.square() + log_var.exp() - log_var - 1)
+        divergence = kl_to_standard_normal(mean, log_var)
         total = divergence.sum(-1) if self.reduction == "sum" else divergence.mean(-1)
         return total.mean()
 
