@@ -102,7 +102,7 @@ def known_rows(path: Path) -> list[Row]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
-def train_and_probe(name: str, seed: int, options: Options, folder: Path, argv: Row) -> Row:
+def train_and_probe(name: str, seed: int, options: Options, folder: Path, made: Row) -> Row:
     """One run, from its last checkpoint on, and its probes."""
     device = resolve_device(options.device)
     config = configuration(name, seed, options)
@@ -110,10 +110,10 @@ def train_and_probe(name: str, seed: int, options: Options, folder: Path, argv: 
     if options.smoke:
         data = few(data)
     config = replace(config, image_size=data.x_train.shape[-1])
-    run = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{config.epochs}-{seed}"
+    short = name.replace(", ", "-").replace(" ", "-")
+    run = folder / Path(config.data).stem / f"{short}-{config.epochs}-{seed}"
     start = time.perf_counter()
-    graph = options.graph and device.type == "cuda"
-    train(config, data, run, device=device, resume=True, graph=graph)
+    train(config, data, run, device=device, resume=True, graph=options.graph)
     trained = time.perf_counter()
     model = load_model(run).to(device)
     battery = Battery(mlp_epochs=options.mlp_epochs)
@@ -126,16 +126,17 @@ def train_and_probe(name: str, seed: int, options: Options, folder: Path, argv: 
         "run": name,
         "seed": seed,
         "epochs": config.epochs,
+        "source": Path(config.data).name,
         "data": data.name,
         "minutes": round(len(data.x_train) * config.epochs / statistics.median(speed) / 60, 2),
         "images_per_second": round(statistics.median(speed)),
         "seconds_here": round(trained - start, 1),
         "seconds_of_probes": round(time.perf_counter() - trained, 1),
-        "graph": graph,
+        "graph": options.graph,
         "config": asdict(config) | {"data": Path(config.data).name},
         "probes": [asdict(row) for row in rows],
         "measures": [asdict(measure) for measure in measures],
-        **argv,
+        **made,
     }
 
 
@@ -178,9 +179,13 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
     return markdown(header, lines)
 
 
+class TimeOver(BaseException):
+    """No Exception: what writes and reads checkpoints would take it for a failure of its own."""
+
+
 def stop(*_: object) -> None:
     """The time is over."""
-    raise TimeoutError
+    raise TimeOver
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -190,7 +195,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         names = chosen("runs", options.runs, RUNS)
         device = resolve_device(options.device)
-        load_data(options.data)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -208,23 +212,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = [Path(a).name if a == options.data else a for a in argv]
     made = provenance("presets.py", command, settings, device.type)
 
-    rows = known_rows(path)
+    rows, source = known_rows(path), Path(options.data).name
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     try:
         for seed in options.seeds:
             for name in names:
                 epochs = configuration(name, seed, options).epochs
-                if any((r["run"], r["seed"], r["epochs"]) == (name, seed, epochs) for r in rows):
+                wanted = {"run": name, "seed": seed, "epochs": epochs, "source": source}
+                if any(wanted.items() <= row.items() for row in rows):
                     continue
                 print(f"{name}, seed {seed}, {epochs} epochs", file=sys.stderr)
                 rows.append(train_and_probe(name, seed, options, folder, made))
                 write_atomically(path, lambda part: part.write_text(as_json(rows)))
-    except TimeoutError:
+    except TimeOver:
         print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
+    except ValueError as error:  # DataError, RunError
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    print(table(rows, names))
+    print(table([row for row in rows if row["source"] == source], names))
 
 
 def as_json(rows: Sequence[Row]) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import gaussian_mi
 import matplotlib.image
+import presets
 import pytest
 from provenance import provenance
+
+from dim.checkpoint import write_atomically
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
@@ -164,6 +167,7 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
     assert again.stdout == first.stdout
     rows = json.loads((tmp_path / "results" / "presets.json").read_text())["rows"]
     assert [row["run"] for row in rows] == ["default", "vae"]
+    assert {row["source"] for row in rows} == {"digits"}
     assert rows[0]["command"].startswith("python benchmarks/presets.py --data digits --runs vae")
     assert {probe["layer"] for probe in rows[0]["probes"]} == {"z_mean", "hidden", "conv"}
 
@@ -176,6 +180,12 @@ def test_presets_stop_when_the_time_is_over(tmp_path):
     assert "minutes are over; the same command goes on" in done.stderr
     assert "| vae | 20 | 0 | not run |" in done.stdout
     assert not (tmp_path / "results" / "presets.json").exists()
+
+
+def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(presets.TimeOver):
+        write_atomically(tmp_path / "state", lambda path: presets.stop())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_gpu_script_names_its_stages(tmp_path):
