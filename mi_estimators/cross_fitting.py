@@ -11,7 +11,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mi_estimators.baselines import Baseline, Corrected, EllipticalRatio, Encoded, Independence
+from mi_estimators.baselines import (
+    Baseline,
+    Corrected,
+    EllipticalRatio,
+    Encoded,
+    GaussianCopula,
+    Independence,
+)
 from mi_estimators.canonical import canonical_critic
 from mi_estimators.critics import Critic
 from mi_estimators.estimator import MIEstimator, evaluating
@@ -28,6 +35,7 @@ from mi_estimators.readout import (
     free_constant,
     mean_of,
     read_out,
+    score_blocks,
     shuffled_sums,
     tightest,
 )
@@ -192,15 +200,21 @@ def cross_fit(
     train, stop, report = (easy[rows] for rows in parts)
 
     critic = copy.deepcopy(recipe.critic)
-    if critic is None:
-        critic = canonical_critic(fitted_on.x, fitted_on.y).float()
-    fallback: Critic = Independence()
+    fallbacks: list[Critic] = [Independence()]
     known: EllipticalRatio | None = None
     if recipe.baseline is not None:
         known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
-        critic, fallback = Corrected(known, critic), known
-    critic = critic.to(device)
+        fallbacks = [known]
+    start = known
+    if critic is None:
+        critic = canonical_critic(fitted_on.x, fitted_on.y).float()
+        if known is None:  # what is linear need not be learnt by steps
+            start = GaussianCopula().fit(fitted_on.x, fitted_on.y).to(device)
+            fallbacks.append(start)
+    critic = (critic if start is None else Corrected(start, critic)).to(device)
 
+    first = copy.deepcopy(recipe.objectives[0]).to(device)
+    fallback = max(fallbacks, key=lambda f: evaluate(first, score_blocks(f, stop)).value)
     looks: list[Checkpoint] = []
     for template in recipe.objectives:
         objective = copy.deepcopy(template).to(device)

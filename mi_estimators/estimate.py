@@ -63,6 +63,7 @@ def estimate_mi(
        on. In up to four dimensions nearest `neighbours` take the critic's place.
 
     Without baseline and neighbours the value is R(T): of `MIEstimate.kind`, mostly a lower bound.
+    The default critic then begins at the log-ratio of a Gaussian like the training rows.
 
     Args:
         x: Samples, shape `[N]` or `[N, d_x]`: NumPy array, tensor, pandas object or nested list.
@@ -161,42 +162,27 @@ def combine(
     chosen, origin, closed_form = held_out.estimate, "critic", None
     x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
     noise = nats_of_noise(len(samples), x.shape[1], y.shape[1])
-    known = [fold.known for fold in folds if fold.known is not None]
     if recipe.baseline is not None:
+        known = [fold.known for fold in folds if fold.known is not None]
         of_baseline = pool([part.readout for part in known], order)
         if not held_out.estimate.less(of_baseline.estimate).exceeds(SIGNIFICANT, groups):
             held_out, scorers = of_baseline, [part.scorer for part in known]
         mean = mean_of(torch.cat([part.pointwise for part in known])[order])
         # In so many dimensions that the closed form would be mostly noise, T_0 is all held out.
         closed = recipe.baseline.information(x, y) if noise <= MANY else mean
-        lacks = held_out.estimate.less(mean)
-        expected, expected_error = 0.0, 0.0  # were T_0 right
         shortfall = Evaluation.pool(part.shortfall for part in known)
-        if abs(shortfall.value) > SIGNIFICANT * shortfall.standard_error():
-            expected, expected_error = shortfall.value, shortfall.standard_error()
-        gain = lacks.value - expected
-        gain_error = math.hypot(expected_error, lacks.standard_error(groups), ROUNDING)
-        chosen, origin, closed_form = closed, "baseline", closed.value
-        # A readout at its ceiling says nothing against a closed form that is above it.
-        silent = closed.value > 0.8 * ceiling < held_out.estimate.value
-        if not silent and abs(gain) > SIGNIFICANT * gain_error:
-            # What C is above E_P[T_0] is what more samples would add to a T_0 that is incomplete;
-            # of one that claims too much, they would add more of what is wrong. And where there is
-            # less information, finite samples hide less of it: they do so in proportion to e^I.
-            value = (
-                closed.value + gain
-                if gain > 0
-                else min(closed.value, mean.value) + lacks.value - expected * math.exp(gain)
-            )
-            chosen = Evaluation(value, held_out.estimate.influence)
-            origin = "baseline and critic"
+        closed_form = closed.value
+        chosen, origin = correct(closed, mean, held_out.estimate, shortfall, ceiling, groups)
     if neighbours is not None and few_and_continuous(x, y):
         nearest = neighbours.estimate(x, y)
-        if origin == "baseline":  # which must be refuted, at k as well as extrapolated
-            witnesses, errors = [nearest, mean_of(neighbours.pointwise(x, y))], REFUTED
-        else:  # a critic, which mostly misses something
-            witnesses, errors = [nearest], 0.0
-        if all(witness.less(chosen).exceeds(errors, groups) for witness in witnesses):
+        # A critic mostly misses something; a closed form must be refuted, and also without the
+        # noise that extrapolation adds.
+        errors = REFUTED if origin == "baseline" else 0.0
+        above = nearest.less(chosen).exceeds(errors, groups)
+        if above and origin == "baseline":
+            published = mean_of(neighbours.pointwise(x, y))
+            above = published.less(chosen).exceeds(errors, groups)
+        if above:
             chosen, origin = nearest, "neighbours"
     # The coefficients of a closed form vary also where, at independence, no sample pulls at it.
     of_noise = math.sqrt(noise / len(samples)) if origin.startswith("baseline") else 0.0
@@ -223,6 +209,48 @@ def combine(
         ),
         scorer=MeanScorer(tuple(scorers)),
     )
+
+
+def correct(
+    closed: Evaluation,
+    mean: Evaluation,
+    held_out: Evaluation,
+    shortfall: Evaluation,
+    ceiling: float,
+    groups: Tensor | None,
+) -> tuple[Evaluation, str]:
+    """A closed form, and what held-out samples show that it lacks or claims too much.
+
+    Args:
+        closed: C, of all samples.
+        mean: E_P[T_0], held out.
+        held_out: R(T), T being T_0 or a critic that corrects it.
+        shortfall: What R(T_0) would be below E_P[T_0], were T_0 right; see `Known`.
+        ceiling: What R(T) cannot exceed.
+        groups: Of the samples.
+
+    Returns:
+        The estimate, and its origin.
+    """
+    expected, expected_error = 0.0, 0.0
+    if abs(shortfall.value) > SIGNIFICANT * shortfall.standard_error():
+        expected, expected_error = shortfall.value, shortfall.standard_error()
+    lacks = held_out.less(mean)
+    gain = lacks.value - expected
+    gain_error = math.hypot(expected_error, lacks.standard_error(groups), ROUNDING)
+    # A readout at its ceiling says nothing against a closed form that is above it.
+    silent = closed.value > 0.8 * ceiling < held_out.value
+    if silent or abs(gain) <= SIGNIFICANT * gain_error:
+        return closed, "baseline"
+    # What C is above E_P[T_0] is what more samples would add to a T_0 that is incomplete; of one
+    # that claims too much, they would add more of what is wrong. And where there is less
+    # information, finite samples hide less of it: they do so in proportion to e^I.
+    value = (
+        closed.value + gain
+        if gain > 0
+        else min(closed.value, mean.value) + lacks.value - expected * math.exp(gain)
+    )
+    return Evaluation(value, held_out.influence), "baseline and critic"
 
 
 def warnings_of(
