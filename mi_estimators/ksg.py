@@ -17,6 +17,8 @@ from mi_estimators.readout import Evaluation, mean_of
 from mi_estimators.samples import as_samples
 
 FAR = 4  # times as many neighbours, for the extrapolation
+SIMPLE = 3  # dimensions up to which one power of the distance prevails in the bias
+CLEAR = 4.0  # standard errors from which on, in more, a trend in k is extrapolated
 PARTS = 20  # of the samples, that show how much an estimate varies
 SMALL, LARGE = 100, 1000  # samples in a part
 
@@ -32,7 +34,8 @@ class KSG:
     `estimate` extrapolates: twice this less its value for 4k. What an edge of the density costs
     grows as that distance, what curvature costs as its square; in 2 dimensions the former, in 4
     the latter grows as the square root of k, and cancels. Weights on several k that cancel orders
-    of bias are those of Moon et al. (2018).
+    of bias are those of Moon et al. (2018). From 4 dimensions on several such terms meet, of both
+    signs: there only a trend in k of four standard errors is extrapolated.
 
     Args:
         k: Neighbours; more give less variance and more bias.
@@ -83,27 +86,34 @@ class KSG:
         samples = as_samples(x, y)
         x, y, n = samples.x, samples.y, len(samples)
         self.check(n)
-        terms = self._extrapolated(x, y)
-        plain = mean_of(terms)
-        seen = math.sqrt(self._variance_of_parts(x, y) / n)
-        inflation = max(1.0, seen / max(plain.standard_error(), sys.float_info.min))
-        return Evaluation(plain.value, inflation * plain.influence)
+        terms, covariance = self._near_and_far(x, y), self._covariance_of_parts(x, y)
 
-    def _extrapolated(self, x: Tensor, y: Tensor) -> Float[Tensor, " N"]:
-        near, far = self._terms(x, y, (self.k, FAR * self.k))
-        return 2 * near - far
+        def evaluation(*weights: int) -> Evaluation:
+            w = torch.tensor(weights, dtype=torch.float64)
+            mean = mean_of(w @ terms)
+            seen = math.sqrt(max(0.0, (w @ covariance @ w).item()) / n)
+            inflation = max(1.0, seen / max(mean.standard_error(), sys.float_info.min))
+            return Evaluation(mean.value, inflation * mean.influence)
 
-    def _variance_of_parts(self, x: Tensor, y: Tensor) -> float:
-        """Of the estimate, times the samples it is made of."""
+        trend = evaluation(1, -1)
+        simple = x.shape[1] + y.shape[1] <= SIMPLE
+        return evaluation(2, -1) if simple or trend.exceeds(CLEAR) else evaluation(1, 0)
+
+    def _covariance_of_parts(self, x: Tensor, y: Tensor) -> Float[Tensor, "2 2"]:
+        """Of the estimates for k and for 4k, times the samples they are made of."""
         n, random = len(x), np.random.default_rng(0)
         size = min(max(n // 10, SMALL), n // 2, LARGE)
         cuts = -(-PARTS * size // n)
-        total = 0.0
+        total = torch.zeros(2, 2, dtype=torch.float64)
         for _ in range(cuts):
             parts = random.permutation(n)[: n // size * size].reshape(-1, size)[:PARTS]
-            means = [self._extrapolated(x[rows], y[rows]).mean().item() for rows in parts]
-            total += size * np.var(means, ddof=1).item() / cuts
-        return total
+            total += torch.cov(
+                torch.stack([self._near_and_far(x[rows], y[rows]).mean(1) for rows in parts]).mT
+            )
+        return size / cuts * total
+
+    def _near_and_far(self, x: Tensor, y: Tensor) -> Float[Tensor, "2 N"]:
+        return torch.stack(self._terms(x, y, (self.k, FAR * self.k)))
 
     def pointwise(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Float[Tensor, " N"]:
         """Each sample's term, in nats, as published; nothing is extrapolated.

@@ -12,6 +12,7 @@ from mi_estimators.distributions import (
     Checkerboard,
     CorrelatedGaussian,
     Independent,
+    MultiplicativeNoise,
 )
 from mi_estimators.ksg import KSG
 from mi_estimators.preprocess import NormalScores
@@ -69,6 +70,17 @@ def test_the_estimate_is_twice_that_of_k_less_that_of_4k():
     x, y = CorrelatedGaussian(1, 0.5).sample(300, generator=seeded())
     near, far = (KSG(k).pointwise(x, y).mean().item() for k in (2, 8))
     assert KSG(2).estimate(x, y).value == pytest.approx(2 * near - far, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("law", "trend"), [(CorrelatedGaussian(2, 0.5), False), (MultiplicativeNoise(2), True)]
+)
+def test_four_dimensions_are_extrapolated_where_the_trend_is_clear(law, trend):
+    x, y = law.sample(1000, generator=seeded())
+    x, y = NormalScores().fit(x)(x), NormalScores().fit(y)(y)
+    near, far = (KSG(k).pointwise(x, y).mean().item() for k in (3, 12))
+    expected = 2 * near - far if trend else near
+    assert KSG().estimate(x, y).value == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [200, 1000])
