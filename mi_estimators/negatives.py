@@ -128,7 +128,8 @@ class Shuffled(NegativeSampler):
                 f"enlarge the batch or lower k"
             )
         drawn_on = device if generator is None else generator.device
-        cycle = torch.randperm(n, generator=generator, device=drawn_on).to(device)
+        # Sorted random keys rather than torch.randperm, for a CUDA graph can record them.
+        cycle = torch.rand(n, generator=generator, device=drawn_on).argsort().to(device)
         partners = torch.empty(n, self.k, dtype=torch.int64, device=device)
         steps = torch.arange(n, device=device)[:, None] + torch.arange(1, self.k + 1, device=device)
         partners[cycle] = cycle[steps % n]
