@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from dim.capture import capture
 from mi_estimators.estimator import evaluating
 
 Loss = Callable[[Float[Tensor, "N C"], Int64[Tensor, "N"]], Float[Tensor, ""]]
@@ -285,16 +286,34 @@ def _train_mlp(
             nn.ReLU(),
             nn.Linear(200, int(targets.max()) + 1),
         ).to(x.device)
-        optimiser = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999), fused=True)
+        rate = torch.tensor(1e-4, device=x.device)  # a graph reads it anew at each step
+        optimiser = torch.optim.Adam(
+            network.parameters(), lr=rate, betas=(0.5, 0.999), fused=True, capturable=x.is_cuda
+        )
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [50, 100])
+
+        def step(rows: Int64[Tensor, " B"]) -> None:
+            optimiser.zero_grad()
+            F.cross_entropy(network(x[rows]), targets[rows]).backward()
+            optimiser.step()
+
+        step_of_64: Callable[[Tensor], None] = step
+        if x.is_cuda and len(x) >= 64:  # most of such a small step would be starting its kernels
+            step_of_64 = capture(
+                step,
+                torch.arange(64, device=x.device),
+                model=network,
+                optimiser=optimiser,
+                generator=torch.cuda.default_generators[x.device.index],
+            )
         for _ in range(epochs):
             network.train()
             order = torch.randperm(len(x), device=x.device)
             for rows in order.split(64):
-                if len(rows) > 1:  # one row has no batch statistics
-                    optimiser.zero_grad()
-                    F.cross_entropy(network(x[rows]), targets[rows]).backward()
-                    optimiser.step()
+                if len(rows) == 64:
+                    step_of_64(rows)
+                elif len(rows) > 1:  # one row has no batch statistics
+                    step(rows)
             schedule.step()
             with torch.no_grad(), evaluating(network):
                 look(network)

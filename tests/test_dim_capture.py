@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dim.probes
 from dim import PRESETS, ImageData, RunError
 from dim.checkpoint import load_state
+from dim.probes import mlp_accuracy
 from dim.train import Training, train
 
 CPU = torch.device("cpu")
@@ -76,3 +78,15 @@ def test_a_replayed_run_is_the_run(preset, tmp_path):
     assert torch.equal(eager.generator, replayed.generator)
     for name, expected in eager.model.items():
         torch.testing.assert_close(replayed.model[name], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_replayed_probe_is_the_probe(monkeypatch):
+    x = torch.randn(700, 8, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    # 300 rows: four batches to replay, and a tail.
+    replayed = mlp_accuracy(x[:300], y[:300], x[300:], y[300:], epochs=60)
+    monkeypatch.setattr(dim.probes, "capture", lambda step, batch, **_: step)
+    eager = mlp_accuracy(x[:300], y[:300], x[300:], y[300:], epochs=60)
+    assert replayed.last == pytest.approx(eager.last, abs=0.03)
+    assert replayed.validated == pytest.approx(eager.validated, abs=0.03)
