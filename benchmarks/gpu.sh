@@ -12,12 +12,13 @@ shift $(($# < 2 ? $# : 2))
 python=${PYTHON:-python}
 minutes=${MINUTES:-9}
 
-stages=(correct local-jsd local-infonce su-kl default global local-dv baselines seeds)
+stages=(correct local-jsd speed local-infonce su-kl default global local-dv baselines seeds)
 
 stage() {
   case $1 in
     correct) "$python" -m pytest -q tests/test_dim_capture.py tests/test_dim_train.py ;;
     local-jsd) presets paper-local-jsd ;;
+    speed) "$python" benchmarks/speed.py --data "$data" --out "$results" --steps 200 --epochs 10 ;;
     local-infonce) presets paper-local-infonce ;;
     su-kl) presets "su-kl*" ;;
     default) presets "default*" ;;

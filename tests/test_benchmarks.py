@@ -3,15 +3,21 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gaussian_mi
 import matplotlib.image
 import presets
 import pytest
+import speed
+import torch
+from infomax_terms import few
 from provenance import provenance
 
+from dim import PRESETS, load_data
 from dim.checkpoint import write_atomically
+from dim.train import Training
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
@@ -186,6 +192,31 @@ def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(presets.TimeOver):
         write_atomically(tmp_path / "state", lambda path: presets.stop())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_speed_beside_a_port(tmp_path):
+    arguments = ("--data", "digits", "--smoke", "--epochs", "1", "--out", "results")
+    done = run(*arguments, cwd=tmp_path, script="speed.py")
+    assert done.returncode == 0, done.stderr
+    assert "| port |" in done.stdout
+    content = json.loads((tmp_path / "results" / "speed.json").read_text())
+    assert set(content["images_per_second"]) >= {"port", "eager"}
+    assert all(len(found) == 2 for found in content["images_per_second"].values())
+    assert [row["epoch"] for row in content["curves"]["port"]] == [1]
+    assert matplotlib.image.imread(tmp_path / "results" / "speed.png").std() > 0.05
+
+
+def test_the_port_takes_the_steps_of_the_library():
+    data = few(load_data("digits"))
+    config = replace(PRESETS["paper-local-jsd"], head_units=8, batch_size=16)
+    port = speed.Port(config, data, torch.device("cpu"))
+    ours = Training(config, data, torch.device("cpu"))
+    for batch in ours.batches()[:3]:
+        prepared = torch.stack([speed.Prepared(data.x_train)[index] for index in batch.tolist()])
+        losses, _ = ours.step(batch)
+        # The discriminators meet other noise, which reaches the encoder by a tenth of a step.
+        assert port.step(prepared) == pytest.approx(losses.local.item(), abs=2e-3)
 
 
 def test_the_gpu_script_names_its_stages(tmp_path):
