@@ -9,6 +9,7 @@ from dim.data import DataError, ImageData, load_data
 from dim.decoder import Decoder, ReconstructionTerm
 from dim.encoder import Encoder, Features
 from dim.model import DeepInfoMax, Losses, Weights, build_model
+from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import CoordinateTerm, InfoMaxTerm
 
@@ -29,6 +30,7 @@ __all__ = [
     "Prior",
     "ReconstructionTerm",
     "RunError",
+    "ShuffledLocations",
     "TrainConfig",
     "Weights",
     "build_model",

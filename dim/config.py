@@ -47,8 +47,9 @@ class TrainConfig:
         "jsd", "dv", "infonce", "nwj", "mine", "smile", "squared-hellinger", "infonce-anchor"
     ] = "jsd"
     """Of both terms."""
-    negatives: Literal["in-batch", "shuffled", "all-locations"] = "in-batch"
-    """Of both terms: all other images; one other image; all locations of all other images."""
+    negatives: Literal["in-batch", "shuffled", "shuffled-locations", "all-locations"] = "in-batch"
+    """Of both terms: all other images; one other image; one other image for each location, as in
+    the paper's 2018 code; all locations of all other images."""
     global_input: Literal["z", "feature-map"] = "z"
     """What the global term pairs with z: z itself, as in the blog, or the feature map."""
     alpha: float = 0.1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dim.config import TrainConfig
 from dim.decoder import Decoder, ReconstructionTerm
 from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform, su
+from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import (
     CoordinateTerm,
@@ -54,6 +55,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 NEGATIVES: dict[str, type[NegativeSampler]] = {
     "in-batch": InBatch,
     "shuffled": Shuffled,
+    "shuffled-locations": ShuffledLocations,
     "all-locations": AllLocations,
 }
 ENCODERS = {"basic32x32": basic32x32, "alex64x64": alex64x64, "su": su}
