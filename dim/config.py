@@ -46,10 +46,10 @@ class TrainConfig:
     objective: Literal[
         "jsd", "dv", "infonce", "nwj", "mine", "smile", "squared-hellinger", "infonce-anchor"
     ] = "jsd"
-    """Of both terms."""
+    """Of every InfoMax term."""
     negatives: Literal["in-batch", "shuffled", "shuffled-locations", "all-locations"] = "in-batch"
-    """Of both terms: all other images; one other image; one other image for each location, as in
-    the paper's 2018 code; all locations of all other images."""
+    """Of every InfoMax term: all other images; one other image; one other image for each
+    location, as in the paper's 2018 code; all locations of all other images."""
     global_input: Literal["z", "feature-map"] = "z"
     """What the global term pairs with z: z itself, as in the blog, or the feature map."""
     alpha: float = 0.1
@@ -62,9 +62,15 @@ class TrainConfig:
     """Weight of the coordinate task, which asks where a location is; 0 leaves it out."""
     rho: float = 0.0
     """Weight of the reconstruction of the image from z, summed over its pixels; 0 leaves it out."""
+    kappa: float = 0.0
+    """Weight of the locations term, between each location and another one of its image; 0 leaves it
+    out."""
     occlusion: float = 0.0
     """Side of a grey square, as a share of the image's, on the image that z is made of: the other
     features are of the whole image."""
+    coarseness: int = 1
+    """Side, in pixels, of what becomes one on the image that z is made of: the other features are
+    of all its pixels. 1 leaves it as it is."""
     prior: Literal["kl", "adversarial", "none"] = "kl"
     """N(0, 1) by the KL divergence; uniform on [0, 1]^d after a sigmoid by a discriminator."""
     prior_reduction: Literal["sum", "mean"] = "sum"
@@ -92,7 +98,7 @@ class TrainConfig:
         """
         least = {"epochs": 1, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
-        least |= {"delta": 0, "rho": 0, "occlusion": 0}
+        least |= {"delta": 0, "rho": 0, "kappa": 0, "occlusion": 0, "coarseness": 1}
         for name, number in least.items():
             if not getattr(self, name) >= number:
                 raise ValueError(
@@ -105,9 +111,9 @@ class TrainConfig:
                 f"class_conditional: expected the KL prior, received {self.prior!r}; leave it out"
             )
         of_prior = self.gamma and self.prior != "none"
-        if not (self.alpha or self.beta or self.delta or self.rho or of_prior):
+        if not (self.alpha or self.beta or self.delta or self.rho or self.kappa or of_prior):
             raise ValueError(
-                "alpha, beta, gamma, delta, rho: expected a weight above 0, received none"
+                "alpha, beta, gamma, delta, rho, kappa: expected a weight above 0, received none"
             )
 
 

@@ -50,6 +50,9 @@ RANGES = {
     "local_positive": _SCORE,
     "local_negative": _SCORE,
     "local_gap": _GAP,
+    "locations_positive": _SCORE,
+    "locations_negative": _SCORE,
+    "locations_gap": _GAP,
     "discriminator_accuracy": Range(
         0.35, 0.99, "the discriminator lags behind the encoder", "the code is far from the prior"
     ),
@@ -75,7 +78,8 @@ def measure(
     - `gradient_norm`: of the encoder.
     - `kl_rate`: E_x KL(p(z|x) || prior) in nats, which no I(X; Z) exceeds (KL prior).
     - `global_positive`, `global_negative`, `global_gap`: mean score of pairs, of negatives, and the
-      difference, KL(P, Q) + KL(Q, P) at the best critic; `local_...` alike. Critics in eval mode.
+      difference, KL(P, Q) + KL(Q, P) at the best critic; `local_...` and `locations_...` alike.
+      Critics in eval mode.
     - `discriminator_accuracy`: on codes and as much uniform noise (adversarial prior); chance 0.5.
 
     What it draws comes from a generator of its own, so that training goes on as without it.
@@ -94,13 +98,12 @@ def measure(
         numbers["kl_rate"] = KLPrior("sum", model.prior.class_means)(features, mean, labels)
     z = features.sample(generator) if model.stochastic else mean
     with evaluating(model):
-        for name, term in (("global", model.global_term), ("local", model.local_term)):
-            if term is not None:
-                pair = term.pairing(features, z)
-                positive, negative = _means(term.estimator.scores(*pair, generator=generator))
-                numbers[f"{name}_positive"] = positive
-                numbers[f"{name}_negative"] = negative
-                numbers[f"{name}_gap"] = positive - negative
+        for name, term in model.terms.items():
+            pair = term.pairing(features, z, generator)
+            positive, negative = _means(term.estimator.scores(*pair, generator=generator))
+            numbers[f"{name}_positive"] = positive
+            numbers[f"{name}_negative"] = negative
+            numbers[f"{name}_gap"] = positive - negative
     if isinstance(model.prior, AdversarialPrior):
         uniform = torch.rand(z.shape, generator=generator, device=z.device)
         real, fake = (model.prior.discriminator(u) > 0 for u in (uniform, z.sigmoid()))

@@ -57,13 +57,14 @@ def measures_of(model: DeepInfoMax, data: ImageData) -> list[Measure]:
             ),
             Measure("sd of z, mean over dimensions", marginal.item(), "1 under the KL prior"),
         ]
-    without_noise = "" if model.stochastic else "; an encoder without noise has no upper limit"
-    for name, term in (("global", model.global_term), ("local", model.local_term)):
-        if term is not None and len(data.x_test) >= BATCH:
+    for name, term in model.terms.items():
+        if len(data.x_test) >= BATCH:
             found = held_out_information(
                 model.encoder, term, data.x_test, stochastic=model.stochastic
             )
-            note = f"of at most {found.ceiling:.2f} with {BATCH} images{without_noise}"
+            note = f"of at most {found.ceiling:.2f} with {BATCH} images"
+            if name == "locations" or not model.stochastic:  # noise is on z alone
+                note += "; an encoder without noise has no upper limit"
             measures.append(
                 Measure(f"{name} term, information of unseen pairs, nats", found.nats, note)
             )
@@ -102,7 +103,7 @@ def held_out_information(
 
     Args:
         encoder: Maps images to `Features`.
-        term: The global or the local term, with its trained critic.
+        term: One of the model's, with its trained critic.
         images: Test images; a last, smaller batch is left out.
         stochastic: Whether the pair is of a sample of p(z|x), or of its mean.
         batch_size: Images that are each other's negatives.
@@ -123,7 +124,8 @@ def held_out_information(
             if len(batch) == batch_size:
                 features: Features = encoder(batch.to(device))
                 z = features.sample(generator) if stochastic else features.z_mean
-                scores = term.estimator.scores(*term.pairing(features, z), generator=generator)
+                pair = term.pairing(features, z, generator)
+                scores = term.estimator.scores(*pair, generator=generator)
                 values.append(InfoNCE().estimate(scores.map(objective.to_log_ratio)).item())
     drawn = scores.negatives if scores.mask is None else int(scores.mask.sum(-1).max())
     return HeldOutInformation(sum(values) / len(values), InfoNCE().ceiling(drawn))

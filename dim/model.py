@@ -16,8 +16,10 @@ from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import (
     CoordinateTerm,
     InfoMaxTerm,
+    coarsen,
     code_with_itself,
     code_with_locations,
+    location_with_another,
     map_with_code,
     occlude,
 )
@@ -62,13 +64,14 @@ ENCODERS = {"basic32x32": basic32x32, "alex64x64": alex64x64, "su": su}
 
 
 class Weights(NamedTuple):
-    """alpha, beta and gamma, as in the paper and in the blog; delta and rho, of further losses."""
+    """alpha, beta and gamma, as in the paper and in the blog; the others, of further losses."""
 
     alpha: float
     beta: float
     gamma: float
     delta: float = 0.0
     rho: float = 0.0
+    kappa: float = 0.0
 
 
 class Losses(NamedTuple):
@@ -80,6 +83,7 @@ class Losses(NamedTuple):
         prior: Of the prior.
         coordinates: Of the coordinate task.
         reconstruction: Of the image from the code.
+        locations: Of the locations term.
         total: Their weighted sum, which encoder and critics lower.
         adversary: What the prior's own parameters lower (`Prior.own_loss`). Train on `total +
             adversary`: the two share no parameter that learns.
@@ -90,6 +94,7 @@ class Losses(NamedTuple):
     prior: Float[Tensor, ""]
     coordinates: Float[Tensor, ""]
     reconstruction: Float[Tensor, ""]
+    locations: Float[Tensor, ""]
     total: Float[Tensor, ""]
     adversary: Float[Tensor, ""]
 
@@ -97,18 +102,21 @@ class Losses(NamedTuple):
 class DeepInfoMax(nn.Module):
     """A sum of weighted losses, to be minimised.
 
-    total = alpha global + beta local + gamma prior + delta coordinates + rho reconstruction.
+    total = alpha global + beta local + gamma prior + delta coordinates + rho reconstruction
+        + kappa locations.
 
     Args:
         encoder: Images to features.
         global_term: About the image as a whole; None leaves it out.
         local_term: About each location, averaged over them; None leaves it out.
         prior: On the code.
-        weights: alpha, beta, gamma, delta, rho.
+        weights: alpha, beta, gamma, delta, rho, kappa.
         coordinate_term: Which asks where locations are; None leaves it out.
         reconstruction_term: Which makes the image of the code; None leaves it out.
+        location_term: About two locations of an image; None leaves it out.
         stochastic: Whether the terms see a sample of p(z|x), or its mean.
         occlusion: Side of a square hidden from the code, as a share of the image's.
+        coarseness: Side of what is one pixel to the code.
     """
 
     def __init__(
@@ -121,8 +129,10 @@ class DeepInfoMax(nn.Module):
         *,
         coordinate_term: CoordinateTerm | None = None,
         reconstruction_term: ReconstructionTerm | None = None,
+        location_term: InfoMaxTerm | None = None,
         stochastic: bool = True,
         occlusion: float = 0.0,
+        coarseness: int = 1,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -132,8 +142,20 @@ class DeepInfoMax(nn.Module):
         self.weights = weights
         self.coordinate_term = coordinate_term
         self.reconstruction_term = reconstruction_term
+        self.location_term = location_term
         self.stochastic = stochastic
         self.occlusion = occlusion
+        self.coarseness = coarseness
+
+    @property
+    def terms(self) -> dict[str, InfoMaxTerm]:
+        """The InfoMax terms that are not left out, by the names of their losses."""
+        named = {
+            "global": self.global_term,
+            "local": self.local_term,
+            "locations": self.location_term,
+        }
+        return {name: term for name, term in named.items() if term is not None}
 
     def forward(
         self,
@@ -144,21 +166,28 @@ class DeepInfoMax(nn.Module):
     ) -> tuple[Losses, Features]:
         """Losses of a batch, and the features they were computed on."""
         features = self.encoder(images)
-        if self.occlusion:
-            of_part = self.encoder(occlude(images, self.occlusion, generator=generator))
-            features = replace(of_part, feature_map=features.feature_map)
+        if self.occlusion or self.coarseness > 1:
+            # In this order, or what is hidden would be in the means around the square.
+            part = images
+            if self.occlusion:
+                part = occlude(part, self.occlusion, generator=generator)
+            if self.coarseness > 1:
+                part = coarsen(part, self.coarseness)
+            features = replace(self.encoder(part), feature_map=features.feature_map)
         z = features.sample(generator) if self.stochastic else features.z_mean
         zero = z.new_zeros((), dtype=torch.float32)
-        global_, local = (
-            zero if term is None else term(features, z, generator=generator)
-            for term in (self.global_term, self.local_term)
-        )
+        infomax = {
+            name: term(features, z, generator=generator) for name, term in self.terms.items()
+        }
         coordinates = zero if self.coordinate_term is None else self.coordinate_term(features, z)
         reconstruct = self.reconstruction_term
         reconstruction = zero if reconstruct is None else reconstruct(z, images)
         prior = self.prior(features, z, labels)
         adversary = self.prior.own_loss(z, generator=generator)
-        parts = (global_, local, prior, coordinates, reconstruction)
+        global_, local, locations = (
+            infomax.get(name, zero) for name in ("global", "local", "locations")
+        )
+        parts = (global_, local, prior, coordinates, reconstruction, locations)
         total = sum((weight * loss for weight, loss in zip(self.weights, parts, strict=True)), zero)
         return Losses(*parts, total, adversary), features
 
@@ -167,9 +196,14 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
     """The model of a configuration, initialised from its seed; the global RNG stays as it is.
 
     Raises:
-        ValueError: If the encoder cannot halve the image size, or a class-conditional prior has no
-            classes.
+        ValueError: If the encoder cannot halve the image size, a class-conditional prior has no
+            classes, the locations term not two of them, or the image is smaller than `coarseness`.
     """
+    if config.coarseness > image_size:
+        raise ValueError(
+            f"coarseness: expected at most {image_size}, the image's side, received "
+            f"{config.coarseness}"
+        )
     if config.class_conditional and not classes:
         raise ValueError(
             "class_conditional: expected labelled training images, received none; leave it out"
@@ -193,16 +227,26 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
         reconstruction = None
         if config.rho:
             reconstruction = ReconstructionTerm(Decoder(config.z_dim, image_size))
+        between = None
+        if config.kappa:
+            if locations < 2:
+                raise ValueError(
+                    f"kappa: expected a feature map of at least 2 locations, received {locations}; "
+                    f"enlarge the images with --image-size, or leave it out"
+                )
+            between = InfoMaxTerm(_estimator(config, channels, channels), location_with_another)
         return DeepInfoMax(
             encoder,
             global_,
             local,
             prior,
-            Weights(config.alpha, config.beta, config.gamma, config.delta, config.rho),
+            Weights(*(getattr(config, name) for name in Weights._fields)),
             coordinate_term=coordinates,
             reconstruction_term=reconstruction,
+            location_term=between,
             stochastic=config.stochastic,
             occlusion=config.occlusion,
+            coarseness=config.coarseness,
         )
 
 

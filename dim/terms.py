@@ -1,6 +1,7 @@
 """The InfoMax terms: which two things of one image should be informative about each other.
 
-And what makes that harder, to the code's benefit: images of which it sees only a part.
+And what makes that harder, to the code's benefit: images of which it sees only a part, or which it
+sees coarsely.
 """
 
 import math
@@ -13,9 +14,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dim.encoder import Features
-from mi_estimators import MIEstimator, mlp
+from mi_estimators import MIEstimator, Shuffled, mlp
 
-Pairing = Callable[[Features, Tensor], tuple[Tensor, Tensor]]
+Pairing = Callable[[Features, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
 
 
 class InfoMaxTerm(nn.Module):
@@ -23,7 +24,7 @@ class InfoMaxTerm(nn.Module):
 
     Args:
         estimator: Scores the pairs; its negatives come from the other images of the batch.
-        pairing: Features and a sample of z to the pair.
+        pairing: Features, a sample of z and a source of randomness to the pair.
     """
 
     def __init__(self, estimator: MIEstimator, pairing: Pairing) -> None:
@@ -39,28 +40,45 @@ class InfoMaxTerm(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """The estimator's loss; 0 at chance for every objective but NWJ."""
-        return self.estimator.loss(*self.pairing(features, z), generator=generator)
+        return self.estimator.loss(*self.pairing(features, z, generator), generator=generator)
 
 
 def code_with_itself(
-    features: Features, z: Float[Tensor, "N d"]
+    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:
     """(z, z), the blog's global pair: z stands for x, which it encodes; codes must differ."""
     return z, z
 
 
 def map_with_code(
-    features: Features, z: Float[Tensor, "N d"]
+    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N chw"], Float[Tensor, "N d"]]:
     """(C, z), the paper's global pair: the whole feature map and the code."""
     return features.feature_map.flatten(1), z
 
 
 def code_with_locations(
-    features: Features, z: Float[Tensor, "N d"]
+    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N 1 d"], Float[Tensor, "N L c"]]:
     """(z, C_ij), the local pair: the code and each location of the feature map."""
-    return z[:, None], rearrange(features.feature_map, "n c h w -> n (h w) c")
+    return z[:, None], _locations(features)
+
+
+def location_with_another(
+    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
+) -> tuple[Float[Tensor, "N L c"], Float[Tensor, "N L c"]]:
+    """(C_ij, C_i'j'), the locations pair: each location of the feature map and another one.
+
+    The blog's "other information" (Su 2018). Which other one is drawn for all images alike, as a
+    permutation of the locations that leaves none in place.
+    """
+    locations = _locations(features)
+    drawn = Shuffled()(locations.shape[1:2], generator=generator, device=locations.device)
+    return locations, locations[:, drawn.indices[:, 0]]
+
+
+def _locations(features: Features) -> Float[Tensor, "N L c"]:
+    return rearrange(features.feature_map, "n c h w -> n (h w) c")
 
 
 class CoordinateTerm(nn.Module):
@@ -91,7 +109,7 @@ class CoordinateTerm(nn.Module):
 
     def forward(self, features: Features, z: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
         """The bound's negative, in nats: 0 at chance, -log(h w) where every location is known."""
-        local = rearrange(features.feature_map, "n c h w -> n (h w) c")
+        local = _locations(features)
         n, locations, _ = local.shape
         logits = self.classifier(torch.cat([local, z[:, None].expand(-1, locations, -1)], -1))
         places = torch.arange(locations, device=z.device).repeat(n)
@@ -127,3 +145,27 @@ def occlude(
     rows, columns = masks
     grey = 127 if images.dtype == torch.uint8 else 0.5
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], grey)
+
+
+def coarsen(
+    images: Float[Tensor, "N 3 h w"] | UInt8[Tensor, "N 3 h w"], factor: int
+) -> Float[Tensor, "N 3 h w"] | UInt8[Tensor, "N 3 h w"]:
+    """Lower the resolution of images, and keep their size.
+
+    Each pixel becomes a mean over an area; bilinear interpolation between these makes an image of
+    the same size, so that one encoder takes both.
+
+    Args:
+        images: Bytes, which stay bytes, or floats in [0, 1].
+        factor: Side of the area, in pixels; at most the image's.
+
+    Example:
+        >>> pixels = torch.tensor([0.0, 1.0]).repeat(4, 2).expand(1, 3, 4, 4)
+        >>> coarsen(pixels, 2).unique().tolist()
+        [0.5]
+    """
+    height, width = images.shape[-2:]
+    pixels = images.float()
+    small = F.interpolate(pixels, (height // factor, width // factor), mode="area")
+    large = F.interpolate(small, (height, width), mode="bilinear")
+    return large.round().to(torch.uint8) if images.dtype == torch.uint8 else large

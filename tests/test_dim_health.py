@@ -72,7 +72,20 @@ def test_the_scores_are_those_of_pairs_and_of_valid_negatives(negatives):
     gap = numbers["local_positive"] - numbers["local_negative"]
     assert numbers["local_gap"] == pytest.approx(gap, abs=1e-6)
     assert "global_gap" in numbers
+    assert "locations_gap" not in numbers
     assert "discriminator_accuracy" not in numbers
+
+
+def test_the_locations_term_has_its_own_scores():
+    """Of constant maps all scores are the same; of others they are not."""
+    config = dataclasses.replace(SMALL, kappa=1.0)
+    model, features, numbers = stepped(config)
+    gap = numbers["locations_positive"] - numbers["locations_negative"]
+    assert numbers["locations_gap"] == pytest.approx(gap, abs=1e-6)
+    assert numbers["locations_gap"] != numbers["local_gap"]
+    assert "locations_gap" in RANGES
+    alike = dataclasses.replace(features, feature_map=torch.ones_like(features.feature_map))
+    assert measure(model, alike)["locations_gap"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_discriminators_accuracy_is_the_share_it_tells_right():

@@ -111,21 +111,27 @@ def test_dependence_is_the_same_for_the_same_seed_and_leaves_the_global_generato
     assert dependence_within(codes, codes, steps=3, seed=1) != first
 
 
-@pytest.mark.parametrize("preset", ["default", "paper-local-jsd", "vae"])
-def test_what_applies_to_a_model_is_measured(preset):
-    model = build_model(dataclasses.replace(PRESETS[preset], head_units=8), 16).eval()
+@pytest.mark.parametrize(
+    ("preset", "kappa"),
+    [("default", 0.0), ("default", 1.0), ("paper-local-jsd", 0.0), ("vae", 0.0)],
+)
+def test_what_applies_to_a_model_is_measured(preset, kappa):
+    config = dataclasses.replace(PRESETS[preset], head_units=8, kappa=kappa)
+    model = build_model(config, 16).eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (120, 3, 16, 16), dtype=torch.uint8, generator=generator)
     data = ImageData("noise", x, None, x, None, None)
     found = {measure.name: measure for measure in measures_of(model, data)}
     assert all(math.isfinite(measure.value) for measure in found.values())
     assert any(name.startswith("rate") for name in found) == model.stochastic
-    for term in ("global", "local"):
+    weights = {"global": config.alpha, "local": config.beta, "locations": kappa}
+    for term, weight in weights.items():
         name = f"{term} term, information of unseen pairs, nats"
-        assert (name in found) == (getattr(model, f"{term}_term") is not None)
+        assert (name in found) == bool(weight)
         if name in found:
             assert "of at most 4.61 with 100 images" in found[name].note
-            assert ("no upper limit" in found[name].note) == (not model.stochastic)
+            noisy = model.stochastic and term != "locations"
+            assert ("no upper limit" in found[name].note) == (not noisy)
 
 
 def test_rate_and_spread_are_those_of_the_code():

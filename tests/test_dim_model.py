@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from dim import PRESETS, AdversarialPrior, KLPrior, NoPrior, TrainConfig, build_model
 from dim.encoder import Features, alex64x64, basic32x32, su
 from dim.model import NEGATIVES, OBJECTIVES
-from dim.terms import CoordinateTerm, occlude
+from dim.terms import CoordinateTerm, coarsen, occlude
 
 
 def images(n=6, size=16, seed=0):
@@ -224,7 +224,9 @@ def test_one_backward_pass_takes_each_side_its_own_way():
 def test_no_prior_costs_nothing():
     features = random_features()
     assert NoPrior()(features, features.z_mean).item() == 0
-    with pytest.raises(ValueError, match="alpha, beta, gamma, delta, rho: expected a weight"):
+    with pytest.raises(
+        ValueError, match="alpha, beta, gamma, delta, rho, kappa: expected a weight"
+    ):
         TrainConfig(alpha=0.0, beta=0.0, prior="none")
     with pytest.raises(ValueError, match="class_conditional: expected the KL prior, received 'adv"):
         TrainConfig(prior="adversarial", class_conditional=True)
@@ -303,6 +305,124 @@ def test_the_coordinate_task_is_a_part_of_the_total():
     losses.coordinates.backward()
     assert model.encoder.local[0].weight.grad.any()
     assert model.encoder.z_mean.weight.grad.any()
+
+
+def test_the_locations_term_is_jsd_between_two_locations_written_out():
+    """One other location for each, the same in all images; negatives from the other images."""
+    config = dataclasses.replace(PRESETS["default"], alpha=0.0, beta=0.0, gamma=0.0, kappa=2.0)
+    model = build_model(config, 16).eval()
+    losses, features = model(images(4), generator=seeded())
+    generator = seeded()
+    features.sample(generator)
+    elsewhere = torch.rand(16, generator=generator).argsort()
+    elsewhere = dict(zip(elsewhere.tolist(), elsewhere.roll(-1).tolist(), strict=True))
+    assert sorted(elsewhere) == sorted(elsewhere.values()) == list(range(16))
+    places, critic = features.feature_map.flatten(2), model.location_term.estimator.critic
+    softplus = lambda t: math.log1p(math.exp(-abs(t))) + max(t, 0)  # noqa: E731
+    joint, product = [], []
+    for i in range(4):
+        for j in range(4):
+            for place, other in elsewhere.items():
+                assert place != other
+                t = critic(places[i, :, place][None], places[j, :, other][None]).item()
+                (joint if i == j else product).append(softplus(-t) if i == j else softplus(t))
+    twin = sum(joint) / len(joint) + sum(product) / len(product) - 2 * math.log(2)
+    assert losses.locations.item() == pytest.approx(twin, rel=1e-4)
+    assert losses.total.item() == pytest.approx(2 * twin, rel=1e-4)
+    assert losses.global_ == losses.local == 0
+    losses.locations.backward()
+    for module in (model.encoder.local, critic.f, critic.g):
+        assert any(p.grad is not None and p.grad.any() for p in module.parameters())
+    assert model.encoder.z_mean.weight.grad is None
+
+
+def test_which_other_location_is_drawn_anew_at_each_call():
+    config = dataclasses.replace(PRESETS["default"], kappa=1.0, stochastic=False)
+    model = build_model(config, 16).eval()
+    batch, generator = images(4), seeded()
+    first, second = (model(batch, generator=generator)[0] for _ in range(2))
+    assert first.locations != second.locations
+    assert first.local == second.local
+
+
+def test_the_locations_term_changes_nothing_of_the_others():
+    config = dataclasses.replace(PRESETS["default"], alpha=0.5, negatives="shuffled")
+    without, with_it = (
+        build_model(dataclasses.replace(config, kappa=kappa), 16)(images(4), generator=seeded())[0]
+        for kappa in (0.0, 1.0)
+    )
+    assert without.locations == 0
+    assert with_it.locations != 0
+    for name in ("global_", "local", "prior", "coordinates", "reconstruction"):
+        assert getattr(without, name) == getattr(with_it, name)
+    torch.testing.assert_close(with_it.total, without.total + with_it.locations)
+
+
+def test_a_locations_term_needs_two_locations():
+    config = dataclasses.replace(PRESETS["su-kl"], kappa=1.0)
+    with pytest.raises(ValueError, match="kappa: expected a feature map of at least 2 locations"):
+        build_model(config, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_coarse_image_has_the_means_of_areas_and_its_size(dtype):
+    batch = images(3, 12)
+    batch = batch if dtype == torch.uint8 else batch / 255
+    before, coarse = batch.clone(), coarsen(batch, 4)
+    assert coarse.dtype == dtype
+    assert coarse.shape == batch.shape
+    assert torch.equal(batch, before)
+    level = 1.0 if dtype == torch.uint8 else 1 / 255
+    for image, small in zip(batch.double(), coarse.double(), strict=True):
+        for channel in range(3):
+            for row in range(12):
+                for column in range(12):
+                    # Bilinear between the centres of 3 x 3 areas of 4 x 4, flat beyond the outer.
+                    y, x = (min(max((k + 0.5) / 4 - 0.5, 0), 2) for k in (row, column))
+                    expected = 0.0
+                    for i in range(3):
+                        for j in range(3):
+                            weight = max(1 - abs(y - i), 0) * max(1 - abs(x - j), 0)
+                            area = image[channel, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+                            expected += weight * area.mean().item()
+                    assert abs(small[channel, row, column].item() - expected) < 0.51 * level
+    assert torch.equal(coarsen(batch, 1), batch)
+
+
+def test_a_side_that_is_no_multiple_coarsens_too():
+    flat = torch.full((2, 3, 10, 10), 7, dtype=torch.uint8)
+    assert torch.equal(coarsen(flat, 4), flat)
+    assert coarsen(images(2, 10), 10).flatten(2).unique(dim=-1).shape[-1] == 1
+
+
+@pytest.mark.parametrize("occlusion", [0.0, 0.5])
+def test_the_code_is_of_the_coarse_image_and_the_feature_map_of_the_fine_one(occlusion):
+    config = dataclasses.replace(PRESETS["default"], coarseness=4, occlusion=occlusion)
+    model = build_model(config, 16).eval()
+    batch = images(6)
+    _, features = model(batch, generator=seeded())
+    hidden = occlude(batch, occlusion, generator=seeded()) if occlusion else batch
+    coarse = model.encoder(coarsen(hidden, 4))
+    assert torch.equal(features.feature_map, model.encoder(batch).feature_map)
+    assert torch.equal(features.z_mean, coarse.z_mean)
+    assert not torch.allclose(coarse.z_mean, model.encoder(batch).z_mean)
+
+
+def test_what_is_occluded_does_not_leak_into_what_is_coarse():
+    config = dataclasses.replace(PRESETS["default"], coarseness=4, occlusion=0.5, stochastic=False)
+    model = build_model(config, 16).eval()
+    batch = images(4)
+    other = batch.clone()
+    hidden = occlude(torch.zeros_like(batch), 0.5, generator=seeded()) > 0
+    other[hidden] = 255 - other[hidden]
+    codes = [model(each, generator=seeded())[1].z_mean for each in (batch, other)]
+    assert torch.equal(*codes)
+
+
+@pytest.mark.parametrize("coarseness", [0, 17])
+def test_a_coarseness_that_leaves_nothing_is_refused(coarseness):
+    with pytest.raises(ValueError, match="coarseness: expected at"):
+        build_model(TrainConfig(coarseness=coarseness), 16)
 
 
 @pytest.mark.parametrize("occlusion", [-0.1, 1.0])

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,20 @@ def test_a_run_leaves_everything_and_its_encoder_loads(npz, tmp_path, capsys):
     assert encoder(images).z_mean.shape == (40, 64)
     assert not torch.equal(encoder(images).z_mean, untrained_encoder(run)(images).z_mean)
     assert not list(run.glob(".*")), "temporary files are left"
+
+
+def test_the_locations_term_is_in_the_metrics_and_the_curves(npz, tmp_path):
+    drawn = []
+    for kappa in (0, 1):
+        run = tmp_path / str(kappa)
+        run_main(*arguments(npz, run, "--kappa", kappa, "--coarseness", 2, "--epochs", 1))
+        with (run / METRICS).open() as file:
+            (row,) = csv.DictReader(file)
+        assert bool(float(row["locations"])) == bool(kappa)
+        assert ("locations_gap" in row) == bool(kappa)
+        assert load_config(run).coarseness == 2
+        drawn.append(matplotlib.image.imread(run / "curves.png").shape[1])
+    assert drawn[0] < drawn[1]
 
 
 def test_evaluate_and_neighbours_redo_their_part(npz, tmp_path, capsys):
