@@ -28,8 +28,8 @@ class TrainConfig:
     """Resize the images of a folder to this; by default they keep their common size."""
     corrupt: Literal["refuse", "skip"] = "refuse"
     """What to do with a file of a folder that is no readable image."""
-    encoder: Literal["basic32x32", "alex64x64", "su"] = "basic32x32"
-    """The paper's encoders for 32 and for 64 pixels, or the blog's."""
+    encoder: Literal["basic32x32", "alex64x64", "su", "resnet18"] = "basic32x32"
+    """The paper's for 32 and for 64 pixels, the blog's, or ResNet-18 as it is for small images."""
     z_dim: int = 64
     """Dimensions of the code."""
     stochastic: bool = True

@@ -209,6 +209,62 @@ def su(image_size: int, z_dim: int = 256) -> Encoder:
     return encoder
 
 
+def resnet18(image_size: int, z_dim: int = 128) -> Encoder:
+    """ResNet-18 (He et al. 2016) for small images: a first convolution of 3x3 and no first pooling.
+
+    Four stages of two residual blocks; the third makes the feature map (8x8x256 for 32x32 images),
+    the mean of the fourth over locations is the hidden layer of 512, which the field probes.
+
+    Raises:
+        ValueError: If the image size is no multiple of 8.
+    """
+    _halve(image_size, 3)
+    encoder = Encoder(
+        nn.Sequential(*_same(3, 64), *_stage(64, 64, 1), *_stage(64, 128, 2), *_stage(128, 256, 2)),
+        nn.Sequential(*_stage(256, 512, 2)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        hidden_dim=512,
+        z_dim=z_dim,
+        centre=0.5,
+        scale=2.0,
+    )
+    encoder.apply(_he_normal)
+    return encoder
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), rectified: two convolutions of 3x3, each with batch norm (He et al. 2016, Fig. 2).
+
+    Where the shape changes, x goes through a convolution of 1x1 and batch norm.
+
+    Args:
+        channels_in: Of x.
+        channels_out: Of the output.
+        stride: Of the first convolution.
+
+    Example:
+        >>> ResidualBlock(4, 8, 2)(torch.zeros(1, 4, 6, 6)).shape
+        torch.Size([1, 8, 3, 3])
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_same(channels_in, channels_out, stride),
+            *_same(channels_out, channels_out)[:-1],  # rectified after the sum
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if (channels_in, stride) != (channels_out, 1):
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+
+    def forward(self, x: Float[Tensor, "N c h w"]) -> Float[Tensor, "N d i j"]:
+        """The sum."""
+        return (self.residual(x) + self.shortcut(x)).relu()
+
+
 def glorot_uniform(module: nn.Module) -> None:
     """Keras' default weights for a layer; for `Module.apply`."""
     if isinstance(module, nn.Conv2d | nn.Linear):
@@ -222,9 +278,20 @@ def _strided(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU()]
 
 
-def _same(channels_in: int, channels_out: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+def _same(channels_in: int, channels_out: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(channels_out), nn.ReLU()]
+
+
+def _stage(channels_in: int, channels_out: int, stride: int) -> list[nn.Module]:
+    first = ResidualBlock(channels_in, channels_out, stride)
+    return [first, ResidualBlock(channels_out, channels_out, 1)]
+
+
+def _he_normal(module: nn.Module) -> None:
+    """He et al. 2015, by the outputs of a convolution, as torchvision's ResNets begin."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _dense(dim_in: int, dim_out: int) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dim.config import TrainConfig
 from dim.decoder import Decoder, ReconstructionTerm
-from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform, su
+from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform, resnet18, su
 from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import (
@@ -60,7 +60,12 @@ NEGATIVES: dict[str, type[NegativeSampler]] = {
     "shuffled-locations": ShuffledLocations,
     "all-locations": AllLocations,
 }
-ENCODERS = {"basic32x32": basic32x32, "alex64x64": alex64x64, "su": su}
+ENCODERS = {
+    "basic32x32": basic32x32,
+    "alex64x64": alex64x64,
+    "su": su,
+    "resnet18": resnet18,
+}
 
 
 class Weights(NamedTuple):

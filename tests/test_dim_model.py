@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from dim import PRESETS, AdversarialPrior, KLPrior, NoPrior, TrainConfig, build_model
-from dim.encoder import Features, alex64x64, basic32x32, su
+from dim.encoder import Features, alex64x64, basic32x32, resnet18, su
 from dim.model import NEGATIVES, OBJECTIVES
 from dim.terms import CoordinateTerm, coarsen, occlude
 
@@ -483,7 +483,54 @@ def test_the_large_encoder_takes_sizes_down_to_what_three_maxima_leave():
         alex64x64(14)
 
 
-@pytest.mark.parametrize("build", [basic32x32, su])
+def test_resnet18_has_the_published_size_and_shapes():
+    """11,173,962 parameters with the classifier of 512 x 10 + 10, here without."""
+    encoder = resnet18(32)
+    parts = (encoder.local, encoder.conv, encoder.rest)
+    assert sum(p.numel() for part in parts for p in part.parameters()) == 11_173_962 - 5_130
+    features = encoder.eval()(images(2, 32))
+    assert features.feature_map.shape == (2, 256, 8, 8)
+    assert features.conv.shape == (2, 512, 4, 4)
+    assert features.z_mean.shape == features.z_log_var.shape == (2, 128)
+    torch.testing.assert_close(features.hidden, features.conv.mean((2, 3)))
+
+
+def test_resnet18_is_its_equations_and_starts_as_torchvisions():
+    encoder = resnet18(16).eval()
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 1 + 16 + 3  # 3 shortcuts change the shape
+    for convolution in convolutions:
+        fan_out = convolution.out_channels * convolution.kernel_size[0] ** 2
+        assert convolution.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    for norm in (m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.weight.eq(1).all()
+        nn.init.uniform_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+
+    def normed(x, norm):
+        mean, variance = (t.view(-1, 1, 1) for t in (norm.running_mean, norm.running_var))
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+    def convolved(x, convolution, stride=1):
+        size = convolution.kernel_size[0]
+        return nn.functional.conv2d(x, convolution.weight, stride=stride, padding=size // 2)
+
+    x = 2 * images(2) / 255 - 1
+    layers = list(encoder.local) + list(encoder.conv)
+    x = normed(convolved(x, layers[0]), layers[1]).clamp(min=0)
+    for number, block in enumerate(layers[3:]):
+        stride = 2 if number in (2, 4, 6) else 1
+        first, norm, _, second, last = block.residual
+        residual = normed(convolved(x, first, stride), norm).clamp(min=0)
+        residual = normed(convolved(residual, second), last)
+        if stride == 2:
+            projection, norm = block.shortcut
+            x = normed(convolved(x, projection, stride), norm)
+        x = (x + residual).clamp(min=0)
+    torch.testing.assert_close(encoder(images(2)).conv, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [basic32x32, su, resnet18])
 @pytest.mark.parametrize("size", [4, 28, 30])
 def test_a_size_that_cannot_be_halved_is_refused(build, size):
     with pytest.raises(ValueError, match=f"image_size: expected a multiple of 8.*{size}"):
