@@ -11,7 +11,7 @@ from dim.encoder import Encoder, Features
 from dim.model import DeepInfoMax, Losses, Weights, build_model
 from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
-from dim.terms import CoordinateTerm, InfoMaxTerm
+from dim.terms import CoordinateTerm, Encoded, InfoMaxTerm
 
 __all__ = [
     "PRESETS",
@@ -20,6 +20,7 @@ __all__ = [
     "DataError",
     "Decoder",
     "DeepInfoMax",
+    "Encoded",
     "Encoder",
     "Features",
     "ImageData",

@@ -28,6 +28,9 @@ class TrainConfig:
     """Resize the images of a folder to this; by default they keep their common size."""
     corrupt: Literal["refuse", "skip"] = "refuse"
     """What to do with a file of a folder that is no readable image."""
+    views: Literal[1, 2] = 1
+    """2 makes two random views of each image (crops, mirror images, other colours), anew at every
+    step, and every InfoMax term is between them; needs kornia, and goes without --graph."""
     encoder: Literal["basic32x32", "alex64x64", "su", "resnet18"] = "basic32x32"
     """The paper's for 32 and for 64 pixels, the blog's, or ResNet-18 as it is for small images."""
     z_dim: int = 64

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from dim.encoder import Features
 from dim.model import DeepInfoMax
 from dim.prior import AdversarialPrior, KLPrior
+from dim.terms import Encoded
 from mi_estimators import PairScores
 from mi_estimators.estimator import evaluating
 
@@ -66,7 +67,11 @@ def active_units(z_mean: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
 
 @torch.no_grad()
 def measure(
-    model: DeepInfoMax, features: Features, labels: Int64[Tensor, " N"] | None = None
+    model: DeepInfoMax,
+    features: Features,
+    labels: Int64[Tensor, " N"] | None = None,
+    *,
+    views: int = 1,
 ) -> dict[str, float]:
     """The numbers of `RANGES` that apply to a model, after its backward pass on a batch.
 
@@ -82,6 +87,9 @@ def measure(
       Critics in eval mode.
     - `discriminator_accuracy`: on codes and as much uniform noise (adversarial prior); chance 0.5.
 
+    With two views, features are of the first and then of the second of all images: pairs are those
+    of one view with the other, and every view counts as an image elsewhere.
+
     What it draws comes from a generator of its own, so that training goes on as without it.
     """
     generator = torch.Generator(features.z_mean.device).manual_seed(0)
@@ -95,12 +103,14 @@ def measure(
         "gradient_norm": torch.nn.utils.get_total_norm(gradients),
     }
     if isinstance(model.prior, KLPrior):
+        labels = None if labels is None else labels.repeat(views)
         numbers["kl_rate"] = KLPrior("sum", model.prior.class_means)(features, mean, labels)
     z = features.sample(generator) if model.stochastic else mean
     with evaluating(model):
         for name, term in model.terms.items():
-            pair = term.pairing(features, z, generator)
-            positive, negative = _means(term.estimator.scores(*pair, generator=generator))
+            pairs = term.pairs(Encoded(features, z).chunk(views), generator=generator)
+            scores = (term.estimator.scores(*pair, generator=generator) for pair in pairs)
+            positive, negative = torch.stack([_means(each) for each in scores]).mean(0)
             numbers[f"{name}_positive"] = positive
             numbers[f"{name}_negative"] = negative
             numbers[f"{name}_gap"] = positive - negative
@@ -128,8 +138,9 @@ def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
     return sentences
 
 
-def _means(scores: PairScores) -> tuple[Tensor, Tensor]:
+def _means(scores: PairScores) -> Float[Tensor, "2"]:
     """Mean score of the pairs and of the valid negatives."""
     product = scores.product
     valid = torch.ones_like(product) if scores.mask is None else scores.mask.expand_as(product)
-    return scores.joint.mean(), torch.where(valid.bool(), product, 0).sum() / valid.sum()
+    negative = torch.where(valid.bool(), product, 0).sum() / valid.sum()
+    return torch.stack([scores.joint.mean(), negative])

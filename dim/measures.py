@@ -12,7 +12,7 @@ from dim.encoder import Features, encode
 from dim.health import ACTIVE, active_units
 from dim.model import DeepInfoMax
 from dim.prior import kl_to_standard_normal
-from dim.terms import InfoMaxTerm
+from dim.terms import Encoded, InfoMaxTerm
 from mi_estimators import DV, InfoNCE, PairScores, mlp
 from mi_estimators.estimator import evaluating
 
@@ -98,6 +98,8 @@ def held_out_information(
 ) -> HeldOutInformation:
     """Mutual information of a term's pair, on batches of test images, each other's negatives.
 
+    Images are as they are: of a term between two views, both are the image itself.
+
     Of an encoder without noise, what its code tells of the image has no upper limit: then this is
     a number about the critic, and about batches of this size.
 
@@ -124,7 +126,7 @@ def held_out_information(
             if len(batch) == batch_size:
                 features: Features = encoder(batch.to(device))
                 z = features.sample(generator) if stochastic else features.z_mean
-                pair = term.pairing(features, z, generator)
+                (pair,) = term.pairs([Encoded(features, z)], generator=generator)
                 scores = term.estimator.scores(*pair, generator=generator)
                 values.append(InfoNCE().estimate(scores.map(objective.to_log_ratio)).item())
     drawn = scores.negatives if scores.mask is None else int(scores.mask.sum(-1).max())

@@ -15,9 +15,10 @@ from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import (
     CoordinateTerm,
+    Encoded,
     InfoMaxTerm,
     coarsen,
-    code_with_itself,
+    code_with_code,
     code_with_locations,
     location_with_another,
     map_with_code,
@@ -167,9 +168,30 @@ class DeepInfoMax(nn.Module):
         images: Tensor,
         labels: Int64[Tensor, " N"] | None = None,
         *,
+        others: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Losses, Features]:
-        """Losses of a batch, and the features they were computed on."""
+        """Losses of a batch, and the features they were computed on.
+
+        Args:
+            images: Images, or a view of each.
+            labels: Their classes, if the prior needs them.
+            others: A second view of each. The InfoMax terms are then between the two, both ways; of
+                everything else it is so many images more, which follow the first in the features.
+            generator: Source of randomness.
+
+        Raises:
+            ValueError: If there are not as many second views, of the same size.
+        """
+        views = 1 if others is None else 2
+        if others is not None:
+            if others.shape != images.shape:
+                raise ValueError(
+                    f"others: expected a view of each image, of shape {list(images.shape)}, "
+                    f"received {list(others.shape)}; leave it out for one view"
+                )
+            images = torch.cat([images, others])
+            labels = None if labels is None else labels.repeat(views)
         features = self.encoder(images)
         if self.occlusion or self.coarseness > 1:
             # In this order, or what is hidden would be in the means around the square.
@@ -181,9 +203,8 @@ class DeepInfoMax(nn.Module):
             features = replace(self.encoder(part), feature_map=features.feature_map)
         z = features.sample(generator) if self.stochastic else features.z_mean
         zero = z.new_zeros((), dtype=torch.float32)
-        infomax = {
-            name: term(features, z, generator=generator) for name, term in self.terms.items()
-        }
+        encoded = Encoded(features, z).chunk(views)
+        infomax = {name: term(encoded, generator=generator) for name, term in self.terms.items()}
         coordinates = zero if self.coordinate_term is None else self.coordinate_term(features, z)
         reconstruct = self.reconstruction_term
         reconstruction = zero if reconstruct is None else reconstruct(z, images)
@@ -218,7 +239,7 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
         encoder = ENCODERS[config.encoder](image_size, config.z_dim)
         channels, locations = _map_shape(encoder, image_size)
         if config.global_input == "z":
-            pairing, dim_x = code_with_itself, config.z_dim
+            pairing, dim_x = code_with_code, config.z_dim
         else:
             pairing, dim_x = map_with_code, channels * locations
         global_, local = None, None

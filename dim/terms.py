@@ -5,7 +5,8 @@ sees coarsely.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,30 @@ from torch import Tensor, nn
 from dim.encoder import Features
 from mi_estimators import MIEstimator, Shuffled, mlp
 
-Pairing = Callable[[Features, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
+
+class Encoded(NamedTuple):
+    """Images, or a view of each, as an encoder sees them.
+
+    Attributes:
+        features: What it makes of them.
+        z: Their codes: a sample of p(z|x), or its mean.
+    """
+
+    features: Features
+    z: Float[Tensor, "N d"]
+
+    def chunk(self, views: int) -> list["Encoded"]:
+        """Apart, where several views of the images were encoded as one batch, view after view."""
+        if views == 1:
+            return [self]
+        parts = zip(*(part.chunk(views) for part in vars(self.features).values()), strict=True)
+        return [
+            Encoded(Features(*features), z)
+            for features, z in zip(parts, self.z.chunk(views), strict=True)
+        ]
+
+
+Pairing = Callable[[Encoded, Encoded, torch.Generator | None], tuple[Tensor, Tensor]]
 
 
 class InfoMaxTerm(nn.Module):
@@ -24,7 +48,8 @@ class InfoMaxTerm(nn.Module):
 
     Args:
         estimator: Scores the pairs; its negatives come from the other images of the batch.
-        pairing: Features, a sample of z and a source of randomness to the pair.
+        pairing: Two views, which may be one and the same, and a source of randomness to the pair: x
+            of the first view, y of the second.
     """
 
     def __init__(self, estimator: MIEstimator, pairing: Pairing) -> None:
@@ -33,48 +58,57 @@ class InfoMaxTerm(nn.Module):
         self.pairing = pairing
 
     def forward(
-        self,
-        features: Features,
-        z: Float[Tensor, "N d"],
-        *,
-        generator: torch.Generator | None = None,
+        self, views: Sequence[Encoded], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, ""]:
-        """The estimator's loss; 0 at chance for every objective but NWJ."""
-        return self.estimator.loss(*self.pairing(features, z, generator), generator=generator)
+        """The estimator's loss, a mean over `pairs`; 0 at chance for every objective but NWJ."""
+        losses = [
+            self.estimator.loss(*pair, generator=generator)
+            for pair in self.pairs(views, generator=generator)
+        ]
+        return torch.stack(losses).mean()
+
+    def pairs(
+        self, views: Sequence[Encoded], *, generator: torch.Generator | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Of one view the pair with itself; of two those of each with the other."""
+        return [
+            self.pairing(one, other, generator)
+            for one, other in zip(views, reversed(views), strict=True)
+        ]
 
 
-def code_with_itself(
-    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
+def code_with_code(
+    one: Encoded, other: Encoded, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:
     """(z, z), the blog's global pair: z stands for x, which it encodes; codes must differ."""
-    return z, z
+    return one.z, other.z
 
 
 def map_with_code(
-    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
+    one: Encoded, other: Encoded, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N chw"], Float[Tensor, "N d"]]:
     """(C, z), the paper's global pair: the whole feature map and the code."""
-    return features.feature_map.flatten(1), z
+    return one.features.feature_map.flatten(1), other.z
 
 
 def code_with_locations(
-    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
+    one: Encoded, other: Encoded, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N 1 d"], Float[Tensor, "N L c"]]:
     """(z, C_ij), the local pair: the code and each location of the feature map."""
-    return z[:, None], _locations(features)
+    return one.z[:, None], _locations(other.features)
 
 
 def location_with_another(
-    features: Features, z: Float[Tensor, "N d"], generator: torch.Generator | None = None
+    one: Encoded, other: Encoded, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "N L c"], Float[Tensor, "N L c"]]:
     """(C_ij, C_i'j'), the locations pair: each location of the feature map and another one.
 
     The blog's "other information" (Su 2018). Which other one is drawn for all images alike, as a
     permutation of the locations that leaves none in place.
     """
-    locations = _locations(features)
-    drawn = Shuffled()(locations.shape[1:2], generator=generator, device=locations.device)
-    return locations, locations[:, drawn.indices[:, 0]]
+    here, there = _locations(one.features), _locations(other.features)
+    drawn = Shuffled()(here.shape[1:2], generator=generator, device=here.device)
+    return here, there[:, drawn.indices[:, 0]]
 
 
 def _locations(features: Features) -> Float[Tensor, "N L c"]:

@@ -44,6 +44,7 @@ from dim.health import alarms, measure
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
 from dim.parallel import in_turn, joined, processes, rank, shared
+from dim.views import augmentation, two_views
 
 LOSSES = tuple(name.rstrip("_") for name in Losses._fields)
 LOG_EVERY = 50  # steps
@@ -71,9 +72,11 @@ class Training:
     Attributes:
         model: What is trained.
         steps: Batches in an epoch.
+        taken: Steps so far, which decide the views of the next.
 
     Raises:
         RunError: If the batch does not fit the data.
+        ModuleNotFoundError: If there are to be two views, and kornia is absent.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData, device: torch.device) -> None:
@@ -107,6 +110,8 @@ class Training:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.batch_size = config.batch_size
         self.steps = len(self.images) // config.batch_size
+        self.augment = augmentation(self.images.shape[-1]) if config.views == 2 else None
+        self.seed, self.taken = config.seed, 0
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a state.
@@ -116,6 +121,7 @@ class Training:
         """
         self.model.load_state_dict(state.model)
         self.optimiser.load_state_dict(state.optimiser)
+        self.taken = len(state.history) * self.steps
         try:
             self.generator.set_state(state.generator)
         except RuntimeError as error:
@@ -140,15 +146,27 @@ class Training:
         )
         return order.split(self.batch_size)[: self.steps]
 
+    def views(self, batch: Int64[Tensor, " B"]) -> tuple[Tensor, Tensor | None]:
+        """A batch's images and None, or what the next step sees of them: two views.
+
+        Several processes make the same ones.
+        """
+        images = self.images[batch]
+        if self.augment is None:
+            return images, None
+        return two_views(images, self.augment, seed=(self.seed, self.taken))
+
     def step(self, batch: Int64[Tensor, " B"]) -> tuple[Losses, Features]:
         """Learn from a batch."""
         device = self.images.device.type
         labels = None if self.labels is None else self.labels[batch]
+        images, others = self.views(batch)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            losses, features = self.shared(self.images[batch], labels, generator=self.generator)
+            losses, features = self.shared(images, labels, others=others, generator=self.generator)
         self.optimiser.zero_grad()
         (losses.total + losses.adversary).backward()
         self.optimiser.step()
+        self.taken += 1
         return losses, features
 
 
@@ -175,8 +193,14 @@ def train(
 
     Raises:
         RunError: If the run folder cannot be used or written, the batch does not fit the data, a
-            loss is no longer finite, or a graph is asked for without a CUDA device of its own.
+            loss is no longer finite, or a graph is asked for without a CUDA device of its own or
+            with two views.
     """
+    if graph and config.views > 1:
+        raise RunError(
+            f"graph: expected one view of an image, received {config.views}, which are drawn "
+            f"outside of what a graph can record; leave --graph out"
+        )
     if graph and (device.type != "cuda" or processes() > 1):
         raise RunError(
             f"graph: expected one process on CUDA, received {processes()} on {device.type}; leave "
@@ -222,7 +246,7 @@ def train(
                     bar.set_postfix(shown)  # what is left out is exactly 0
             seconds = time.perf_counter() - start
             labels = None if training.labels is None else training.labels[batch]
-            health = measure(training.model, features, labels)
+            health = measure(training.model, features, labels, views=config.views)
             before = alarms(history[-1]) if history else {}
             new = [text for name, text in alarms(health).items() if name not in before]
             if new and first:
@@ -251,7 +275,10 @@ def _bad_batch(
         again.step(batch)
     epoch = len(state.history) + 1 if state else 1
     tensors = {f"model.{name}": tensor for name, tensor in again.model.state_dict().items()}
-    tensors |= {"images": again.images[batches[index]], "generator": again.generator.get_state()}
+    images, others = again.views(batches[index])
+    tensors |= {"images": images, "generator": again.generator.get_state()}
+    if others is not None:
+        tensors["others"] = others
     if again.labels is not None:
         tensors["labels"] = again.labels[batches[index]]
     received = dict(zip(LOSSES, seen[index].tolist(), strict=True))
@@ -285,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             or Path("runs") / f"{options.config.preset}-{Path(options.config.data).stem}"
         )
         _train_and_evaluate(options, run)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

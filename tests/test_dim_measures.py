@@ -10,7 +10,7 @@ from torch import nn
 from dim import PRESETS, ImageData, build_model
 from dim.encoder import Features
 from dim.measures import dependence_within, held_out_information, measures_of
-from dim.terms import InfoMaxTerm, code_with_itself
+from dim.terms import InfoMaxTerm, code_with_code
 from mi_estimators import JSD, Critic, MIEstimator
 from mi_estimators.distributions import CorrelatedGaussian
 
@@ -49,7 +49,7 @@ def shades(n):
 
 
 def term(slope):
-    return InfoMaxTerm(MIEstimator(Near(slope), JSD()), code_with_itself)
+    return InfoMaxTerm(MIEstimator(Near(slope), JSD()), code_with_code)
 
 
 def test_a_critic_that_tells_all_images_apart_reaches_the_ceiling():

@@ -161,8 +161,9 @@ def assert_bitwise_equal(a, b):
         assert [row["epoch"] for row in state.history] == list(range(1, len(table(run)) + 1))
 
 
-def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path):
-    data = load_data(str(npz))
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path, views):
+    config, data = dataclasses.replace(config, views=views), load_data(str(npz))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train.train(config, data, whole, device=CPU)
     train.train(dataclasses.replace(config, epochs=1), data, parts, device=CPU)
@@ -275,19 +276,21 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_epoch(config, npz, tm
     load_encoder(run)
 
 
-@pytest.mark.parametrize("finished", [0, 1])
+@pytest.mark.parametrize(("finished", "views"), [(0, 1), (1, 1), (1, 2)])
 def test_the_batch_of_a_bad_loss_and_the_model_that_met_it_are_kept(
-    config, npz, tmp_path, monkeypatch, finished
+    config, npz, tmp_path, monkeypatch, finished, views
 ):
     """One image is made bad: with what is kept, its loss can be had again, and without it not."""
     run, data = tmp_path / "run", load_data(str(npz))
-    config = dataclasses.replace(config, class_conditional=True)
+    config = dataclasses.replace(config, class_conditional=True, views=views)
     if finished:
         train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
     ahead = train.Training(config, data, CPU)
     if finished:
         ahead.restore(load_state(run))
-    bad = data.x_train[ahead.batches()[2][0]]
+    batches = ahead.batches()
+    ahead.taken += 2
+    bad = [view for view in ahead.views(batches[2]) if view is not None][-1][0]
     met, normalise = [], Encoder.normalise
 
     def spoil(encoder, images):
@@ -306,7 +309,8 @@ def test_the_batch_of_a_bad_loss_and_the_model_that_met_it_are_kept(
         assert file.metadata()["step"] == "3"
         kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert torch.equal(kept["model.encoder.z_mean.weight"], met[2][0])
-    assert (kept["images"] == bad).all((1, 2, 3)).sum() == 1
+    assert ("others" in kept) == (views == 2)
+    assert (kept["others" if views == 2 else "images"] == bad).all((1, 2, 3)).sum() == 1
     model = build_model(config, 16, classes=3)
     model.load_state_dict(
         {name[6:]: tensor for name, tensor in kept.items() if name.startswith("model.")}
@@ -314,7 +318,9 @@ def test_the_batch_of_a_bad_loss_and_the_model_that_met_it_are_kept(
 
     def total():
         generator = torch.Generator().set_state(kept["generator"])
-        return model(kept["images"], kept["labels"], generator=generator)[0].total
+        others = kept.get("others")
+        losses, _ = model(kept["images"], kept["labels"], others=others, generator=generator)
+        return losses.total
 
     assert total().isfinite()
     monkeypatch.setattr(Encoder, "normalise", spoil)

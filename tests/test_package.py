@@ -20,6 +20,7 @@ EXTRAS = [
     "pandas",
     "pyarrow",
     "markdown_it",
+    "kornia",
 ]
 
 
