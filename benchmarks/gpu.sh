@@ -12,7 +12,7 @@ shift $(($# < 2 ? $# : 2))
 python=${PYTHON:-python}
 minutes=${MINUTES:-9}
 
-stages=(correct local-jsd speed local-infonce su-kl default global local-dv baselines seeds)
+stages=(correct local-jsd speed local-infonce su-kl default global local-dv baselines seeds two-view)
 
 stage() {
   case $1 in
@@ -25,15 +25,18 @@ stage() {
     global) presets paper-global paper-local-global ;;
     local-dv) presets paper-local-dv ;;
     baselines) presets autoencoder vae class-conditional-vae ;;
-    seeds) presets --seeds 0 1 2 ;;
+    seeds) presets "paper-*" "su-kl*" "default*" autoencoder "*vae" --seeds 0 1 2 ;;
+    two-view) eagerly two-view ;;
     *) echo "stage: expected one of ${stages[*]}, received $1" >&2; exit 2 ;;
   esac
 }
 
-presets() {
+presets() { eagerly "$@" --graph; }
+
+eagerly() {
   local runs=()
   while (($#)) && [[ $1 != --* ]]; do runs+=("$1"); shift; done
-  "$python" benchmarks/presets.py --data "$data" --out "$results" --graph --minutes "$minutes" \
+  "$python" benchmarks/presets.py --data "$data" --out "$results" --minutes "$minutes" \
     ${runs:+--runs "${runs[@]}"} "$@"
 }
 

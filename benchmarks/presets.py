@@ -48,6 +48,7 @@ RUNS: dict[str, TrainConfig] = {
     "autoencoder": PRESETS["autoencoder"],
     "vae": PRESETS["vae"],
     "class-conditional-vae": PRESETS["class-conditional-vae"],
+    "two-view": PRESETS["two-view"],
 }
 # Hjelm et al. 2019, Table 1, CIFAR-10: Y, fc and conv by the MLP. Those marked (v5) are of the
 # preprint's last version, not checked against the paper.
@@ -78,7 +79,7 @@ class Options:
     minutes: float = 60.0
     """After which no more training is begun, and what trains is stopped at a checkpoint."""
     graph: bool = False
-    """Record training steps as CUDA graphs."""
+    """Record training steps as CUDA graphs, but for two views, which cannot be."""
     device: Device = "auto"
     """Where to compute."""
     folder: Path = Path("runs/presets")
@@ -93,7 +94,7 @@ def configuration(name: str, seed: int, options: Options) -> TrainConfig:
     """The configuration of a run."""
     config = replace(RUNS[name], data=options.data, seed=seed)
     if options.smoke:
-        config = replace(config, head_units=8)
+        config = replace(config, head_units=8, batch_size=min(config.batch_size, 64))
     return replace(config, epochs=options.epochs or config.epochs)
 
 
@@ -113,7 +114,8 @@ def train_and_probe(name: str, seed: int, options: Options, folder: Path, made: 
     short = name.replace(", ", "-").replace(" ", "-")
     run = folder / Path(config.data).stem / f"{short}-{config.epochs}-{seed}"
     start = time.perf_counter()
-    train(config, data, run, device=device, resume=True, graph=options.graph)
+    graph = options.graph and config.views == 1
+    train(config, data, run, device=device, resume=True, graph=graph)
     trained = time.perf_counter()
     model = load_model(run).to(device)
     battery = Battery(mlp_epochs=options.mlp_epochs)
@@ -132,7 +134,7 @@ def train_and_probe(name: str, seed: int, options: Options, folder: Path, made: 
         "images_per_second": round(statistics.median(speed)),
         "seconds_here": round(trained - start, 1),
         "seconds_of_probes": round(time.perf_counter() - trained, 1),
-        "graph": options.graph,
+        "graph": graph,
         "config": asdict(config) | {"data": Path(config.data).name},
         "probes": [asdict(row) for row in rows],
         "measures": [asdict(measure) for measure in measures],
@@ -227,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 write_atomically(path, lambda part: part.write_text(as_json(rows)))
     except TimeOver:
         print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
-    except ValueError as error:  # DataError, RunError
+    except (ValueError, ModuleNotFoundError) as error:  # DataError, RunError; no kornia
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     finally:

@@ -1,6 +1,7 @@
 """The benchmarks run, say how they were run, and refuse what they cannot do."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -186,6 +187,37 @@ def test_presets_stop_when_the_time_is_over(tmp_path):
     assert "minutes are over; the same command goes on" in done.stderr
     assert "| vae | 20 | 0 | not run |" in done.stdout
     assert not (tmp_path / "results" / "presets.json").exists()
+
+
+def test_two_views_are_trained_without_a_graph(tmp_path, monkeypatch):
+    """In whatever else is run with one."""
+    seen = {}
+
+    def stop(config, *_, graph, **__):
+        seen[config.preset] = graph
+        raise presets.TimeOver
+
+    monkeypatch.setattr(presets, "train", stop)
+    options = presets.Options(data="digits", graph=True, smoke=True)
+    for name in ("default", "two-view"):
+        with pytest.raises(presets.TimeOver):
+            presets.train_and_probe(name, 0, options, tmp_path, {})
+    assert seen == {"default": True, "two-view": False}
+    assert presets.configuration("two-view", 0, options).batch_size <= 200
+
+
+def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
+    """Its commands, with `echo` in place of Python."""
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", "two-view", "seeds", "default"]
+    environment = {**os.environ, "PYTHON": "echo"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    two_view, seeds, default = done.stdout.splitlines()
+    assert "--runs two-view" in two_view
+    assert "--graph" not in two_view
+    assert seeds.endswith("*vae --seeds 0 1 2 --graph")
+    assert default.endswith("--runs default* --graph")
+    assert "two-view" not in seeds
 
 
 def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):

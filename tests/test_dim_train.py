@@ -171,6 +171,24 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path, v
     assert_bitwise_equal(whole, parts)
 
 
+def test_the_two_view_preset_cut_small_trains_and_resumes_bitwise(tmp_path):
+    digits = load_data("digits", image_size=8)
+    data = dataclasses.replace(digits, x_train=digits.x_train[:32], y_train=None)
+    config = dataclasses.replace(
+        PRESETS["two-view"], image_size=8, batch_size=16, head_units=8, epochs=2
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.train(config, data, whole, device=CPU)
+    train.train(dataclasses.replace(config, epochs=1), data, parts, device=CPU)
+    train.train(config, data, parts, device=CPU, resume=True)
+    assert_bitwise_equal(whole, parts)
+    first, second = load_state(whole).history
+    for name in ("global", "local"):
+        assert first[name] != second[name] != 0
+    assert first["prior"] == first["locations"] == 0
+    assert load_encoder(whole)(data.x_test[:3]).hidden.shape == (3, 512)
+
+
 def live(argv, fatal=None, times=0):
     """One life of `python -m dim.train`: it dies in the middle of its nth write of a file."""
     torch.set_num_threads(1)
