@@ -48,6 +48,7 @@ from dim.views import augmentation, two_views
 
 LOSSES = tuple(name.rstrip("_") for name in Losses._fields)
 LOG_EVERY = 50  # steps
+SAVING = 0.05  # share of the time, at most, that goes into checkpoints
 BAD_BATCH = "bad_batch.safetensors"
 
 
@@ -179,7 +180,10 @@ def train(
     resume: bool = False,
     graph: bool = False,
 ) -> DeepInfoMax:
-    """Train a model on the images of `data`, with a checkpoint after every epoch.
+    """Train a model on the images of `data`, with checkpoints after epochs.
+
+    The next one is written when the last has become a twentieth of the time since; the final epoch
+    always has one. A thousand short epochs would else take as long to write as to train.
 
     Several processes (`dim.parallel`) take the same steps together; the first one writes.
 
@@ -225,6 +229,7 @@ def train(
             generator=training.generator,
         )
     steps, first = training.steps, rank() == 0
+    saved, cost = -math.inf, 0.0
     with tqdm(
         total=config.epochs * steps,
         initial=len(history) * steps,
@@ -241,7 +246,7 @@ def train(
                 if step % LOG_EVERY == 0 or step == steps:  # reading a loss waits for the device
                     means = dict(zip(LOSSES, seen[:step].mean(0).tolist(), strict=True))
                     if not all(map(math.isfinite, means.values())):
-                        raise _bad_batch(config, data, run, seen[:step])
+                        raise _bad_batch(config, data, run, epoch, seen[:step])
                     shown = {name: f"{value:.3f}" for name, value in means.items() if value}
                     bar.set_postfix(shown)  # what is left out is exactly 0
             seconds = time.perf_counter() - start
@@ -253,27 +258,36 @@ def train(
                 tqdm.write(f"epoch {epoch}: {'; '.join(new)}", file=sys.stderr)
             speed = {"images_per_second": steps * config.batch_size / seconds}
             history.append({"epoch": epoch, **means, **health, **speed})
-            if first:
+            now = time.perf_counter()
+            if first and (epoch == config.epochs or cost <= SAVING * (now - saved)):
                 save_run(run, training.model, training.state(history))
+                saved = time.perf_counter()
+                cost = saved - now
     return training.model
 
 
 def _bad_batch(
-    config: TrainConfig, data: ImageData, run: Path, seen: Float[Tensor, "steps losses"]
+    config: TrainConfig,
+    data: ImageData,
+    run: Path,
+    epoch: int,
+    seen: Float[Tensor, "steps losses"],
 ) -> RunError:
     """Keep the first batch of an epoch whose losses are not finite, and the model it met.
 
-    The model is long past it, so the epoch is trained again up to there, from the checkpoint.
+    The model is long past it, so it is trained again up to there, from the checkpoint.
     """
     index = int((~seen.isfinite().all(1)).nonzero()[0])
     again = Training(config, data, seen.device)
     state = load_state(run)
     if state:
         again.restore(state)
+    for _ in range(len(state.history) + 1 if state else 1, epoch):
+        for batch in again.batches():
+            again.step(batch)
     batches = again.batches()
     for batch in batches[:index]:
         again.step(batch)
-    epoch = len(state.history) + 1 if state else 1
     tensors = {f"model.{name}": tensor for name, tensor in again.model.state_dict().items()}
     images, others = again.views(batches[index])
     tensors |= {"images": images, "generator": again.generator.get_state()}
@@ -317,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         kept = (
-            f"{run} keeps the last finished epoch: go on with --resume"
+            f"{run} keeps its last checkpoint: go on with --resume"
             if (run / STATE).exists()
             else "no epoch was finished, so nothing is kept"
         )

@@ -294,6 +294,46 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_epoch(config, npz, tm
     load_encoder(run)
 
 
+@pytest.mark.parametrize(("share", "written"), [(1e-9, [1, 4]), (1e9, [1, 2, 3, 4])])
+def test_checkpoints_take_a_share_of_the_time(config, npz, tmp_path, monkeypatch, share, written):
+    epochs, save_run = [], train.save_run
+
+    def save(run, model, state):
+        epochs.append(len(state.history))
+        save_run(run, model, state)
+
+    monkeypatch.setattr(train, "SAVING", share)
+    monkeypatch.setattr(train, "save_run", save)
+    config = dataclasses.replace(config, epochs=4)
+    train.train(config, load_data(str(npz)), tmp_path / "run", device=CPU)
+    assert epochs == written
+
+
+def test_a_bad_batch_is_found_again_from_an_older_checkpoint(config, npz, tmp_path, monkeypatch):
+    run, data = tmp_path / "run", load_data(str(npz))
+    config = dataclasses.replace(config, epochs=3)
+    ahead = train.Training(config, data, CPU)
+    for _ in range(2):
+        for batch in ahead.batches():
+            ahead.step(batch)
+    ahead.step(ahead.batches()[0])
+    step = train.Training.step
+
+    def spoiled(training, batch):
+        losses, features = step(training, batch)
+        bad = training.taken == 2 * training.steps + 2
+        return losses._replace(total=losses.total * torch.nan if bad else losses.total), features
+
+    monkeypatch.setattr(train, "SAVING", 1e-9)
+    monkeypatch.setattr(train.Training, "step", spoiled)
+    with pytest.raises(RunError, match="at step 2 of epoch 3;"):
+        train.train(config, data, run, device=CPU)
+    assert len(load_state(run).history) == 1
+    with safe_open(run / "bad_batch.safetensors", "pt") as file:
+        kept = file.get_tensor("model.encoder.z_mean.weight")
+    assert torch.equal(kept, ahead.model.encoder.z_mean.weight)
+
+
 @pytest.mark.parametrize(("finished", "views"), [(0, 1), (1, 1), (1, 2)])
 def test_the_batch_of_a_bad_loss_and_the_model_that_met_it_are_kept(
     config, npz, tmp_path, monkeypatch, finished, views
@@ -433,7 +473,7 @@ def test_ctrl_c_says_what_is_kept(npz, tmp_path, capsys, monkeypatch):
     (tmp_path / "run" / STATE).touch()
     with pytest.raises(SystemExit):
         run_main(*arguments(npz, tmp_path / "run"))
-    assert "keeps the last finished epoch: go on with --resume" in capsys.readouterr().err
+    assert "keeps its last checkpoint: go on with --resume" in capsys.readouterr().err
 
 
 def test_a_class_conditional_prior_trains_with_labels_and_needs_them(config, npz, tmp_path):
