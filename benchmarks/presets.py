@@ -24,8 +24,15 @@ from provenance import provenance
 
 from dim import PRESETS, TrainConfig, load_data
 from dim.checkpoint import load_model, load_state, write_atomically
-from dim.evaluate import LAYERS, Battery, Device, probe_encoder, resolve_device
-from dim.measures import measures_of
+from dim.evaluate import (
+    LAYERS,
+    Battery,
+    Device,
+    one_line_refusals,
+    probe_encoder,
+    resolve_device,
+)
+from dim.measures import codes_of, measures_of
 from dim.train import train
 
 Row = dict[str, Any]
@@ -119,8 +126,9 @@ def train_and_probe(name: str, seed: int, options: Options, folder: Path, made: 
     trained = time.perf_counter()
     model = load_model(run).to(device)
     battery = Battery(mlp_epochs=options.mlp_epochs)
-    rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS)
-    measures = measures_of(model, data)
+    codes = codes_of(model.encoder, data)
+    rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS, codes=codes)
+    measures = measures_of(model, data, codes)
     state = load_state(run)
     assert state is not None
     speed = [row["images_per_second"] for row in state.history]
@@ -194,12 +202,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, in order; save after each; print the table."""
     argv = sys.argv[1:] if argv is None else argv
     options = tyro.cli(Options, prog="python benchmarks/presets.py", args=argv)
-    try:
+    with one_line_refusals():
         names = chosen("runs", options.runs, RUNS)
         device = resolve_device(options.device)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     temporary = Path(tempfile.mkdtemp())
     folder = temporary / "runs" if options.smoke else options.folder
     if options.smoke:
@@ -225,13 +230,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if any(wanted.items() <= row.items() for row in rows):
                     continue
                 print(f"{name}, seed {seed}, {epochs} epochs", file=sys.stderr)
-                rows.append(train_and_probe(name, seed, options, folder, made))
-                write_atomically(path, lambda part: part.write_text(as_json(rows)))
+                with one_line_refusals():
+                    rows.append(train_and_probe(name, seed, options, folder, made))
+                    write_atomically(path, lambda part: part.write_text(as_json(rows)))
     except TimeOver:
         print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
-    except (ValueError, ModuleNotFoundError) as error:  # DataError, RunError; no kornia
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     print(table([row for row in rows if row["source"] == source], names))

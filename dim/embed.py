@@ -6,7 +6,6 @@ class it is of. ``--out embeddings.parquet`` writes one table of both.
 """
 
 import csv
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from dim.checkpoint import load_config, load_encoder, write_atomically
 from dim.data import ImageData
 from dim.encoder import encode
-from dim.evaluate import RunOptions, images_of, resolve_device
+from dim.evaluate import RunOptions, images_of, one_line_refusals, resolve_device
 
 Layer = Literal["z_mean", "hidden", "conv", "feature_map"]
 BATCH = 500
@@ -183,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = tyro.cli(
         EmbedOptions, prog="python -m dim.embed", description=main.__doc__, args=argv
     )
-    try:
+    with one_line_refusals():
         require_format(options.out)
         device = resolve_device(options.device)
         config = load_config(options.run)
@@ -192,9 +191,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             config = replace(config, corrupt=options.corrupt)
         data = images_of(config, options.data)
         count, dimensions = write_embeddings(options.out, encoder, data, layer=options.layer)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     print(f"written: {options.out}, {count:,} × {dimensions:,}, {options.layer} of {data.name}")
 
 

@@ -9,7 +9,8 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +30,7 @@ from dim.checkpoint import (
 from dim.config import TrainConfig
 from dim.data import ImageData, load_data
 from dim.encoder import Layer, encode
-from dim.measures import Measure, measures_of
+from dim.measures import Codes, Measure, codes_of, measures_of
 from dim.page import page
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
 
@@ -105,13 +106,16 @@ def probe_table(
     data: ImageData,
     battery: Battery = QUICK,
     layers: Sequence[Layer] = LAYERS,
+    *,
+    codes: Codes | None = None,
 ) -> list[ProbeRow]:
     """Probe layers of an encoder beside the same encoder untrained and beside raw pixels.
 
-    Probes run where the encoder is. Without labels on both parts the table is empty.
+    Probes run where the encoder is. Without labels on both parts the table is empty. Where the
+    encoder's z_mean is known already, `codes` saves encoding again.
     """
     return [
-        *probe_encoder(encoder, "trained", data, battery, layers),
+        *probe_encoder(encoder, "trained", data, battery, layers, codes=codes),
         *probe_encoder(untrained, "untrained", data, battery, layers),
         *probe_pixels(data, battery),
     ]
@@ -123,13 +127,18 @@ def probe_encoder(
     data: ImageData,
     battery: Battery = QUICK,
     layers: Sequence[Layer] = LAYERS,
+    *,
+    codes: Codes | None = None,
 ) -> list[ProbeRow]:
-    """Probe layers of an encoder, called `name` in the rows."""
+    """Probe layers of an encoder, called `name` in the rows; `codes` are its z_mean, if known."""
     if data.y_train is None or data.y_test is None:
         return []
     rows = []
     for layer in layers:  # one by one: those of 50,000 images are not in memory together
-        train, test = (encode(encoder, images, layer) for images in (data.x_train, data.x_test))
+        if codes is not None and layer == "z_mean":
+            train, test = codes.train, codes.test
+        else:
+            train, test = (encode(encoder, images, layer) for images in (data.x_train, data.x_test))
         rows.append(_probe(layer, name, train, test, data, battery))
     return rows
 
@@ -306,6 +315,16 @@ def resolve_device(name: Device) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+@contextmanager
+def one_line_refusals() -> Iterator[None]:
+    """End the process with code 2 and one line where something inside cannot be done as asked."""
+    try:
+        yield
+    except (ValueError, OSError, ModuleNotFoundError) as error:  # DataError, RunError
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 @dataclass(frozen=True)
 class Options:
     """Probe the encoders of one or several runs; print the reports."""
@@ -323,7 +342,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a user's mistake exits with code 2 and one line."""
-    try:
+    with one_line_refusals():
         options = tyro.cli(Options, prog="python -m dim.evaluate", args=argv)
         device = resolve_device(options.device)
         check_seeds_of_one(options.runs)
@@ -333,11 +352,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             model, untrained = load_model(run).to(device), untrained_encoder(run).to(device)
             data = images_of(config, options.data)
             layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
-            tables.append(probe_table(model.encoder, untrained, data, options.battery, layers))
-            print(write_report(run, tables[-1], data, measures_of(model, data)))
-    except ValueError as error:  # DataError, RunError
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+            codes = codes_of(model.encoder, data)
+            rows = probe_table(model.encoder, untrained, data, options.battery, layers, codes=codes)
+            tables.append(rows)
+            print(write_report(run, rows, data, measures_of(model, data, codes)))
     if len(tables) > 1 and tables[0]:
         print(over_runs(tables))
 

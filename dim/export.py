@@ -5,7 +5,6 @@ is enough; ``--out encoder.onnx`` an ONNX model. Both take a batch of bytes, ``i
 N×3×s×s with the s of the run and any N, and give one tensor: ``z_mean``, or the layer asked for.
 """
 
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from dim.checkpoint import load_config, load_encoder, write_atomically
 from dim.embed import Layer
 from dim.encoder import Encoder
+from dim.evaluate import one_line_refusals
 
 
 class LayerOf(nn.Module):
@@ -118,14 +118,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = tyro.cli(
         ExportOptions, prog="python -m dim.export", description=main.__doc__, args=argv
     )
-    try:
+    with one_line_refusals():
         encoder = load_encoder(options.run)
         side = load_config(options.run).image_size
         assert side is not None  # or load_encoder had refused the run
         export_encoder(options.out, encoder, side, layer=options.layer)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     print(f"written: {options.out}, bytes of N×3×{side}×{side} to {options.layer}")
 
 

@@ -35,9 +35,27 @@ class Measure:
     note: str
 
 
-def measures_of(model: DeepInfoMax, data: ImageData) -> list[Measure]:
+@dataclass(frozen=True)
+class Codes:
+    """z_mean of all images of a data set.
+
+    Attributes:
+        train: Of the training images.
+        test: Of the test images.
+    """
+
+    train: Float[Tensor, "N d"]
+    test: Float[Tensor, "M d"]
+
+
+def codes_of(encoder: nn.Module, data: ImageData) -> Codes:
+    """Encode both parts of a data set."""
+    return Codes(encode(encoder, data.x_train), encode(encoder, data.x_test))
+
+
+def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measure]:
     """All that apply to a model, of its test images; training images train what has to be."""
-    mean = encode(model.encoder, data.x_test)
+    mean = codes.test
     measures = [
         Measure("mean of z_mean, largest over dimensions", mean.mean(0).abs().max().item(), ""),
         Measure("sd of z_mean over images, mean over dimensions", mean.std(0).mean().item(), ""),
@@ -68,7 +86,7 @@ def measures_of(model: DeepInfoMax, data: ImageData) -> list[Measure]:
             measures.append(
                 Measure(f"{name} term, information of unseen pairs, nats", found.nats, note)
             )
-    dependence = dependence_within(encode(model.encoder, data.x_train), mean)
+    dependence = dependence_within(codes.train, mean)
     note = f"0: independent; a lower bound, of about {math.log(len(mean)):.1f} at most"
     measures.append(Measure("dependence within z_mean, nats", dependence, note))
     return measures

@@ -3,7 +3,6 @@
 ``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from torch import Tensor
 from dim.checkpoint import load_config, load_encoder, write_atomically
 from dim.data import ImageData
 from dim.encoder import encode
-from dim.evaluate import RunOptions, images_of, resolve_device
+from dim.evaluate import RunOptions, images_of, one_line_refusals, resolve_device
 from dim.probes import nearest
 
 QUERIES = 10
@@ -152,14 +151,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = tyro.cli(
         RunOptions, prog="python -m dim.neighbours", description=main.__doc__, args=argv
     )
-    try:
+    with one_line_refusals():
         device = resolve_device(options.device)
         config = load_config(options.run)
         encoder = load_encoder(options.run).to(device)
         data = images_of(config)
-    except ValueError as error:  # DataError, RunError
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     path = options.run / "neighbours.png"
     precision = draw_neighbours(
         encode(encoder, data.x_test),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import dim.evaluate
+import dim.measures
 from dim import PRESETS
 from dim.data import ImageData
 from dim.encoder import Features, encode
@@ -20,7 +21,7 @@ from dim.evaluate import (
     probe_table,
     report,
 )
-from dim.measures import Measure
+from dim.measures import Codes, Measure
 
 
 class TinyEncoder(nn.Module):
@@ -201,9 +202,8 @@ def run(tmp_path, monkeypatch, encoder, data):
     monkeypatch.setattr(dim.evaluate, "load_config", config)
     model = SimpleNamespace(encoder=encoder, to=lambda device: model)
     monkeypatch.setattr(dim.evaluate, "load_model", lambda run: model)
-    monkeypatch.setattr(
-        dim.evaluate, "measures_of", lambda model, data: [Measure("rate, nats", 1.2345, "a note")]
-    )
+    measures = [Measure("rate, nats", 1.2345, "a note")]
+    monkeypatch.setattr(dim.evaluate, "measures_of", lambda model, data, codes: measures)
     monkeypatch.setattr(dim.evaluate, "untrained_encoder", lambda run: TinyEncoder())
     monkeypatch.setattr(dim.evaluate, "load_data", lambda source, **options: data)
     return tmp_path
@@ -223,6 +223,37 @@ def test_the_command_writes_and_prints_the_report(run, capsys):
     assert probes["measures"] == [{"name": "rate, nats", "value": 1.2345, "note": "a note"}]
     assert probes["rows"][0]["layer"] == "z"
     assert "mean ± standard deviation" not in text
+
+
+def test_each_encoder_makes_its_codes_once(run, monkeypatch, encoder, data):
+    made, given = [], []
+
+    def recorded(encoder, images, layer="z_mean"):
+        made.append((layer, encoder, len(images)))
+        return encode(encoder, images, layer)
+
+    def measures_of(model, data, codes):
+        given.append(codes)
+        return []
+
+    for module in (dim.evaluate, dim.measures):
+        monkeypatch.setattr(module, "encode", recorded)
+    monkeypatch.setattr(dim.evaluate, "measures_of", measures_of)
+    main([str(run), "--device", "cpu", "--no-svm", "--mlp-epochs", "0"])
+    codes = [(of, count) for layer, of, count in made if layer == "z_mean"]
+    assert sorted(count for of, count in codes if of is encoder) == [25, 60]
+    assert sorted(count for of, count in codes if of is not encoder) == [25, 60]
+    assert torch.equal(given[0].train, encode(encoder, data.x_train))
+    assert torch.equal(given[0].test, encode(encoder, data.x_test))
+
+
+def test_known_codes_are_probed_in_place_of_new_ones(encoder, data):
+    codes = Codes(*(nn.functional.one_hot(y).float() for y in (data.y_train, data.y_test)))
+    known, of_untrained = (
+        row for row in probe_table(encoder, encoder, data, codes=codes) if row.layer == "z_mean"
+    )
+    assert known.accuracy["1-NN"] == 1
+    assert of_untrained.accuracy["1-NN"] < 0.8
 
 
 def test_seeds_of_one_experiment_are_evaluated_together(run, capsys):

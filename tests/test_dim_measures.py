@@ -9,7 +9,7 @@ from torch import nn
 
 from dim import PRESETS, ImageData, build_model
 from dim.encoder import Features
-from dim.measures import dependence_within, held_out_information, measures_of
+from dim.measures import codes_of, dependence_within, held_out_information, measures_of
 from dim.terms import InfoMaxTerm, code_with_code
 from mi_estimators import JSD, Critic, MIEstimator
 from mi_estimators.distributions import CorrelatedGaussian
@@ -121,7 +121,8 @@ def test_what_applies_to_a_model_is_measured(preset, kappa):
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (120, 3, 16, 16), dtype=torch.uint8, generator=generator)
     data = ImageData("noise", x, None, x, None, None)
-    found = {measure.name: measure for measure in measures_of(model, data)}
+    codes = codes_of(model.encoder, data)
+    found = {measure.name: measure for measure in measures_of(model, data, codes)}
     assert all(math.isfinite(measure.value) for measure in found.values())
     assert any(name.startswith("rate") for name in found) == model.stochastic
     weights = {"global": config.alpha, "local": config.beta, "locations": kappa}
@@ -140,7 +141,8 @@ def test_rate_and_spread_are_those_of_the_code():
     features = model.encoder(x)
     normal = torch.distributions.Normal(features.z_mean, (0.5 * features.z_log_var).exp())
     rate = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0))
-    found = {m.name: m.value for m in measures_of(model, ImageData("x", x, None, x, None, None))}
+    data = ImageData("x", x, None, x, None, None)
+    found = {m.name: m.value for m in measures_of(model, data, codes_of(model.encoder, data))}
     assert found["rate, KL of p(z given x) to N(0, 1), nats"] == pytest.approx(
         rate.sum(1).mean().item(), rel=1e-4
     )
