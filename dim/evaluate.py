@@ -33,6 +33,7 @@ from dim.encoder import Layer, encode
 from dim.measures import Codes, Measure, codes_of, measures_of
 from dim.page import page
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
+from dim.reconstruction import reconstruction_measures
 
 Device = Literal["auto", "cpu", "cuda"]
 LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
@@ -209,7 +210,7 @@ def report(
         lines.append("no labels: probes not run")
     if measures:
         lines += ["", "## The code", "", "| measure, on test images | value | |", "|---|---:|---|"]
-        lines += [f"| {m.name} | {m.value:.3g} | {m.note} |" for m in measures]
+        lines += [f"| {m.name} | {m} | {m.note} |" for m in measures]
     for figure in figures:
         lines += ["", f"![{Path(figure).stem}]({figure})"]
     return "\n".join(lines) + "\n"
@@ -334,10 +335,18 @@ class Options:
     ]
     """Folders of runs of `python -m dim.train`; several may differ in their seed alone."""
     battery: tyro.conf.OmitArgPrefixes[Battery] = Battery()
+    decoder_epochs: int = 0
+    """Epochs of a decoder of the frozen code, whose images are compared with the test images by
+    MS-SSIM; 0 leaves it out. 20 take minutes on a CPU."""
     data: str | None = None
     """Other images than the run's, as for training; resized to the run's size."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
+
+    def __post_init__(self) -> None:
+        """Refuse (ValueError) fewer epochs than none."""
+        if self.decoder_epochs < 0:
+            raise ValueError(f"decoder_epochs: expected at least 0, received {self.decoder_epochs}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -353,9 +362,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             data = images_of(config, options.data)
             layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
             codes = codes_of(model.encoder, data)
+            measures = measures_of(model, data, codes)
+            if epochs := options.decoder_epochs:
+                bare = codes_of(untrained, data)
+                measures += reconstruction_measures(codes, bare, data, epochs=epochs)
             rows = probe_table(model.encoder, untrained, data, options.battery, layers, codes=codes)
             tables.append(rows)
-            print(write_report(run, rows, data, measures_of(model, data, codes)))
+            print(write_report(run, rows, data, measures))
     if len(tables) > 1 and tables[0]:
         print(over_runs(tables))
 

@@ -28,11 +28,22 @@ class Measure:
         name: What it is, with its unit.
         value: The number.
         note: What to compare it with.
+        error: Its standard error, if it is a mean over test images.
     """
 
     name: str
     value: float
     note: str
+    error: float | None = None
+
+    def __str__(self) -> str:
+        """The number, with its error.
+
+        Example:
+            >>> print(Measure("MS-SSIM", 0.12345, "", 0.0067))
+            0.123 ± 0.007
+        """
+        return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.1g}")
 
 
 @dataclass(frozen=True)

@@ -202,8 +202,8 @@ def run(tmp_path, monkeypatch, encoder, data):
     monkeypatch.setattr(dim.evaluate, "load_config", config)
     model = SimpleNamespace(encoder=encoder, to=lambda device: model)
     monkeypatch.setattr(dim.evaluate, "load_model", lambda run: model)
-    measures = [Measure("rate, nats", 1.2345, "a note")]
-    monkeypatch.setattr(dim.evaluate, "measures_of", lambda model, data, codes: measures)
+    measure = Measure("rate, nats", 1.2345, "a note")
+    monkeypatch.setattr(dim.evaluate, "measures_of", lambda model, data, codes: [measure])
     monkeypatch.setattr(dim.evaluate, "untrained_encoder", lambda run: TinyEncoder())
     monkeypatch.setattr(dim.evaluate, "load_data", lambda source, **options: data)
     return tmp_path
@@ -220,9 +220,34 @@ def test_the_command_writes_and_prints_the_report(run, capsys):
     probes = json.loads((run / "probes.json").read_text())
     assert probes["data"] == "brightness"
     assert len(probes["rows"]) == 9
-    assert probes["measures"] == [{"name": "rate, nats", "value": 1.2345, "note": "a note"}]
+    measure = {"name": "rate, nats", "value": 1.2345, "note": "a note", "error": None}
+    assert probes["measures"] == [measure]
     assert probes["rows"][0]["layer"] == "z"
     assert "mean ± standard deviation" not in text
+
+
+def test_a_decoder_is_trained_on_request_on_both_codes(run, monkeypatch, encoder, data, capsys):
+    def measures(trained, untrained, data, *, epochs):
+        assert epochs == 3
+        assert torch.equal(trained.train, encode(encoder, data.x_train))
+        assert not torch.equal(untrained.test, trained.test)
+        return [Measure("MS-SSIM", 0.4567, "of 1", 0.0123)]
+
+    monkeypatch.setattr(dim.evaluate, "reconstruction_measures", measures)
+    quick = ["--device", "cpu", "--no-svm", "--mlp-epochs", "0"]
+    main([str(run), *quick, "--decoder-epochs", "3"])
+    assert "| MS-SSIM | 0.457 ± 0.01 | of 1 |" in capsys.readouterr().out
+    assert "<td>MS-SSIM</td>" in (run / "report.html").read_text()
+    assert json.loads((run / "probes.json").read_text())["measures"][1]["error"] == 0.0123
+    main([str(run), *quick])
+    assert "MS-SSIM" not in (run / "report.md").read_text()
+
+
+def test_fewer_epochs_than_none_are_refused(run, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([str(run), "--decoder-epochs", "-1"])
+    assert exit.value.code == 2
+    assert "decoder_epochs: expected at least 0, received -1" in capsys.readouterr().err
 
 
 def test_each_encoder_makes_its_codes_once(run, monkeypatch, encoder, data):

@@ -21,6 +21,7 @@ EXTRAS = [
     "pyarrow",
     "markdown_it",
     "kornia",
+    "torchmetrics",
 ]
 
 
