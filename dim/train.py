@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from dim.board import board, require_tensorboard
 from dim.capture import capture
 from dim.checkpoint import (
     METRICS,
@@ -65,6 +67,8 @@ class Options:
     """Where to compute; auto takes CUDA where there is a device."""
     graph: bool = False
     """On CUDA, record the training step as a graph and replay it: for small batches."""
+    tensorboard: bool = False
+    """Write what metrics.csv holds for TensorBoard, too, into the run's folder `tensorboard`."""
 
 
 class Training:
@@ -179,6 +183,7 @@ def train(
     device: torch.device,
     resume: bool = False,
     graph: bool = False,
+    tensorboard: bool = False,
 ) -> DeepInfoMax:
     """Train a model on the images of `data`, with checkpoints after epochs.
 
@@ -194,12 +199,16 @@ def train(
         device: Where to compute.
         resume: Whether to go on with the run that is in the folder.
         graph: Whether to record the step as a CUDA graph (`dim.capture`).
+        tensorboard: Whether to write the metrics for TensorBoard, too (`dim.board`).
 
     Raises:
         RunError: If the run folder cannot be used or written, the batch does not fit the data, a
             loss is no longer finite, or a graph is asked for without a CUDA device of its own or
             with two views.
+        ModuleNotFoundError: If TensorBoard is asked for and absent.
     """
+    if tensorboard:
+        require_tensorboard()
     if graph and config.views > 1:
         raise RunError(
             f"graph: expected one view of an image, received {config.views}, which are drawn "
@@ -230,12 +239,15 @@ def train(
         )
     steps, first = training.steps, rank() == 0
     saved, cost = -math.inf, 0.0
-    with tqdm(
-        total=config.epochs * steps,
-        initial=len(history) * steps,
-        unit="step",
-        disable=not first,
-    ) as bar:
+    with (
+        board(run, history) if tensorboard and first else nullcontext() as write,
+        tqdm(
+            total=config.epochs * steps,
+            initial=len(history) * steps,
+            unit="step",
+            disable=not first,
+        ) as bar,
+    ):
         for epoch in range(len(history) + 1, config.epochs + 1):
             bar.set_description(f"epoch {epoch}/{config.epochs}")
             start, seen = time.perf_counter(), torch.empty(steps, len(LOSSES), device=device)
@@ -258,6 +270,8 @@ def train(
                 tqdm.write(f"epoch {epoch}: {'; '.join(new)}", file=sys.stderr)
             speed = {"images_per_second": steps * config.batch_size / seconds}
             history.append({"epoch": epoch, **means, **health, **speed})
+            if write:  # before the checkpoint, so that none of its epochs is missing there
+                write(history[-1])
             now = time.perf_counter()
             if first and (epoch == config.epochs or cost <= SAVING * (now - saved)):
                 save_run(run, training.model, training.state(history))
@@ -345,7 +359,15 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     data = images_of(config)
     config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
     with joined(device):
-        model = train(config, data, run, device=device, resume=options.resume, graph=options.graph)
+        model = train(
+            config,
+            data,
+            run,
+            device=device,
+            resume=options.resume,
+            graph=options.graph,
+            tensorboard=options.tensorboard,
+        )
         first = rank() == 0
     if not first:
         return

@@ -22,6 +22,7 @@ EXTRAS = [
     "markdown_it",
     "kornia",
     "torchmetrics",
+    "tensorboard",
 ]
 
 

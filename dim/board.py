@@ -1,0 +1,44 @@
+"""Training's metrics in TensorBoard, beside `metrics.csv`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+Row = Mapping[str, float | int]
+FOLDER = "tensorboard"
+
+
+def require_tensorboard() -> None:
+    """Refuse (ModuleNotFoundError) to go without the package, before anything is computed."""
+    if find_spec("tensorboard") is None:
+        raise ModuleNotFoundError(
+            "tensorboard: expected the package, received none; pip install "
+            "'mi-estimators[tensorboard]', or leave --tensorboard out"
+        )
+
+
+@contextmanager
+def board(run: Path, history: Sequence[Row]) -> Iterator[Callable[[Row], None]]:
+    """Open the board of a run, in its folder `tensorboard`; what it yields writes a row.
+
+    A column is a scalar of its own name, an epoch a step. What an earlier life of the run wrote
+    beyond its last checkpoint is declared void, so no epoch shows twice.
+
+    Args:
+        run: Its folder.
+        history: Rows of the epochs that are finished; written where the board is new.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    missed = () if (run / FOLDER).exists() else history
+    with SummaryWriter(run / FOLDER, purge_step=len(history) + 1) as writer:
+
+        def write(row: Row) -> None:
+            for name in row.keys() - {"epoch"}:
+                writer.add_scalar(name, row[name], row["epoch"])
+            writer.flush()
+
+        for row in missed:
+            write(row)
+        yield write
