@@ -9,9 +9,9 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -354,7 +354,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_refusals():
         options = tyro.cli(Options, prog="python -m dim.evaluate", args=argv)
         device = resolve_device(options.device)
-        check_seeds_of_one(options.runs)
+        others = [field.name for field in fields(TrainConfig) if field.name != "seed"]
+        check_same(options.runs, others, "evaluate the two apart")
         tables = []
         for run in options.runs:
             config = load_config(run)
@@ -373,17 +374,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(over_runs(tables))
 
 
-def check_seeds_of_one(runs: Sequence[Path]) -> None:
-    """Refuse (RunError) runs that differ in more than their seed, or none at all."""
+def check_same(runs: Sequence[Path], names: Collection[str], remedy: str) -> None:
+    """Refuse (RunError) runs that differ in one of these options, or none at all."""
     if not runs:
         raise RunError("runs: expected at least one run folder, received none")
-    first, *others = (asdict(load_config(run)) for run in runs)
+    first, *others = map(load_config, runs)
     for run, other in zip(runs[1:], others, strict=True):
-        for name in other.keys() - {"seed"}:
-            if other[name] != first[name]:
+        for name in names:
+            if (received := getattr(other, name)) != (expected := getattr(first, name)):
                 raise RunError(
-                    f"{name}: expected {first[name]!r} in {run} as in {runs[0]}, received "
-                    f"{other[name]!r}; evaluate the two apart"
+                    f"{name}: expected {expected!r} in {run} as in {runs[0]}, received "
+                    f"{received!r}; {remedy}"
                 )
 
 

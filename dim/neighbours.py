@@ -1,23 +1,26 @@
 """What does the encoder find alike? Query images beside their nearest training images.
 
-``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder.
+``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder. Of several runs
+``python -m dim.neighbours RUN RUN ... --out FILE`` draws a panel each, with the same queries: the
+comparison of the blog (Su 2018), whose runs are of the global term, of the local one, and of both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
 from einops import rearrange
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from dim.checkpoint import load_config, load_encoder, write_atomically
+from dim.checkpoint import RunError, load_config, load_encoder, write_atomically
 from dim.data import ImageData
-from dim.encoder import encode
-from dim.evaluate import RunOptions, images_of, one_line_refusals, resolve_device
+from dim.evaluate import Device, check_same, images_of, one_line_refusals, resolve_device
+from dim.measures import Codes, codes_of
 from dim.probes import nearest
 
 QUERIES = 10
@@ -54,6 +57,43 @@ def draw_neighbours(
         Precision@9 by metric, "cosine" and "l2", over *all* test images: the share of the nine
         nearest training images that are of the query's class. Empty without labels.
     """
+    found = {
+        title: nearest(features_test, features_train, k=NEIGHBOURS, metric=metric)
+        for metric, title in TITLES.items()
+    }
+    precision = _draw(found, data, "", path, seed)
+    return {metric: precision[title] for metric, title in TITLES.items() if title in precision}
+
+
+def draw_side_by_side(
+    codes: Mapping[str, Codes], data: ImageData, *, path: Path, seed: int = 0
+) -> dict[str, float]:
+    """Draw ten test images with their nine nearest training images by cosine, a panel a code.
+
+    Args:
+        codes: The codes of each encoder, by the title of its panel.
+        data: The images, shown with the pixels they have, and their labels if there are any.
+        path: PNG to write.
+        seed: Chooses the ten queries.
+
+    Returns:
+        Precision@9 by title, as in `draw_neighbours`.
+    """
+    found = {
+        title: nearest(each.test, each.train, k=NEIGHBOURS, metric="cosine")
+        for title, each in codes.items()
+    }
+    return _draw(found, data, " by cosine similarity", path, seed)
+
+
+def _draw(
+    ranked: Mapping[str, Int64[Tensor, "M 9"]],
+    data: ImageData,
+    how: str,
+    path: Path,
+    seed: int,
+) -> dict[str, float]:
+    """Draw a panel of each title, by the numbers of the nearest training images."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -65,37 +105,36 @@ def draw_neighbours(
     queries = torch.randperm(len(data.x_test), generator=generator)[:QUERIES]
     caption = (
         f"First column: {len(queries)} random test images. Beside each: its {NEIGHBOURS} nearest "
-        "training images."
+        f"training images{how}."
     )
     panels: dict[str, UInt8[Tensor, "H W 3"]] = {}
     precision: dict[str, float] = {}
-    for metric in TITLES:
-        found = nearest(features_test, features_train, k=NEIGHBOURS, metric=metric).cpu()
-        same = None
+    for title, indices in ranked.items():
+        found, same = indices.cpu(), None
         if data.y_train is not None and data.y_test is not None:
             same = data.y_train[found] == data.y_test[:, None]
-            precision[metric] = same.float().mean().item()
+            precision[title] = same.float().mean().item()
             same = same[queries]
-        panels[metric] = _panel(data.x_test[queries], data.x_train[found[queries]], same)
+        panels[title] = _panel(data.x_test[queries], data.x_train[found[queries]], same)
 
-    height, width, _ = panels["cosine"].shape
-    total_width, total_height = LEFT + 2 * (width + BETWEEN), TOP + height + BOTTOM
+    height, width, _ = next(iter(panels.values())).shape
+    total_width, total_height = LEFT + len(panels) * (width + BETWEEN), TOP + height + BOTTOM
     figure = Figure(figsize=(total_width / 100, total_height / 100), dpi=100)
-    for column, (metric, title) in enumerate(TITLES.items()):
+    for column, (title, panel) in enumerate(panels.items()):
         left = LEFT + column * (width + BETWEEN)
         # Placed to the pixel: any resampling would blur small images.
         axes = figure.add_axes(
             (left / total_width, BOTTOM / total_height, width / total_width, height / total_height)
         )
-        axes.imshow(panels[metric].numpy(), interpolation="nearest")
+        axes.imshow(panel.numpy(), interpolation="nearest")
         axes.set_title(title, fontsize=18)
         axes.set_frame_on(False)
         axes.set_xticks([])
         axes.set_yticks([])
-        if metric in precision:
+        if title in precision:
             axes.set_xlabel(
                 f"precision@{NEIGHBOURS} over all {len(data.x_test):,} test images: "
-                f"{100 * precision[metric]:.1f} %",
+                f"{100 * precision[title]:.1f} %",
                 fontsize=16,
             )
         if column == 0 and data.y_test is not None:
@@ -146,26 +185,47 @@ def _framed(
     return rearrange(framed, "(r c) rgb h w -> (r h) (c w) rgb", r=rows)
 
 
+@dataclass(frozen=True)
+class Options:
+    """Draw test images of a run, or of several, beside their nearest training images, by z_mean."""
+
+    runs: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
+    ]
+    """Folders of runs of `python -m dim.train`; several are drawn side by side."""
+    out: Path | None = None
+    """PNG to write; by default neighbours.png in the folder of the run, if it is one."""
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA where there is a device."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw test images of a run beside their nearest training images, by z_mean."""
-    options = tyro.cli(
-        RunOptions, prog="python -m dim.neighbours", description=main.__doc__, args=argv
-    )
+    """The command line; a user's mistake exits with code 2 and one line."""
     with one_line_refusals():
-        device = resolve_device(options.device)
-        config = load_config(options.run)
-        encoder = load_encoder(options.run).to(device)
+        options = tyro.cli(Options, prog="python -m dim.neighbours", args=argv)
+        runs, device = options.runs, resolve_device(options.device)
+        of_images = ("data", "image_size", "corrupt", "seed")  # the seed holds test images out
+        check_same(runs, of_images, "compare runs on the same images")
+        path = options.out or runs[0] / "neighbours.png"
+        if len(runs) > 1 and options.out is None:
+            raise RunError(
+                f"out: expected a file for the figure of {len(runs)} runs, received none; pass "
+                f"--out comparison.png"
+            )
+        config = load_config(runs[0])
+        encoders = [load_encoder(run).to(device) for run in runs]
         data = images_of(config)
-    path = options.run / "neighbours.png"
-    precision = draw_neighbours(
-        encode(encoder, data.x_test),
-        encode(encoder, data.x_train),
-        data,
-        path=path,
-        seed=config.seed,
-    )
-    for metric, share in precision.items():
-        print(f"precision@{NEIGHBOURS}, {metric}: {100 * share:.1f} %")
+        codes = [codes_of(encoder, data) for encoder in encoders]
+        if len(runs) > 1:
+            names = [run.name for run in runs]
+            titles = names if len(set(names)) == len(names) else map(str, runs)
+            by_title = dict(zip(titles, codes, strict=True))
+            precision = draw_side_by_side(by_title, data, path=path, seed=config.seed)
+        else:
+            (code,) = codes
+            precision = draw_neighbours(code.test, code.train, data, path=path, seed=config.seed)
+    for name, share in precision.items():
+        print(f"precision@{NEIGHBOURS}, {name}: {100 * share:.1f} %")
     print(f"written: {path}")
 
 

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+import dim.evaluate
 import dim.neighbours
 from dim.data import ImageData
 from dim.encoder import Features
+from dim.measures import Codes
 from dim.neighbours import (
     BETWEEN,
     BOTTOM,
@@ -24,6 +26,7 @@ from dim.neighbours import (
     TOP,
     WHITE,
     draw_neighbours,
+    draw_side_by_side,
     main,
 )
 
@@ -49,11 +52,11 @@ def features():
 
 
 def panel(path, metric):
-    """The file's pixels of one panel."""
+    """The file's pixels of one panel, by its metric or its number."""
     picture = np.asarray(Image.open(path).convert("RGB"))[TOP:-BOTTOM]
     width = 10 * CELL + 4 * GAP
-    left = LEFT if metric == "cosine" else picture.shape[1] - width - BETWEEN
-    return picture[:, left : left + width]
+    number = {"cosine": 0, "l2": 1}.get(metric, metric)
+    return picture[:, LEFT + number * (width + BETWEEN) :][:, :width]
 
 
 def centre(picture, row, column):
@@ -143,6 +146,39 @@ def test_few_queries_and_large_images_are_drawn(tmp_path, features, data, test_i
     assert panel(path, "cosine").shape[0] == min(test_images, 10) * CELL
 
 
+def test_codes_are_drawn_side_by_side_with_the_same_queries(tmp_path, features, data):
+    random, labels = Codes(*features[::-1]), (data.y_train, data.y_test)
+    perfect = Codes(*(torch.eye(3)[y] for y in labels))
+    path = tmp_path / "n.png"
+    precision = draw_side_by_side(
+        {"random": random, "perfect": perfect, "again": random}, data, path=path, seed=5
+    )
+    alone = draw_neighbours(*features, data, path=tmp_path / "alone.png", seed=5)
+    assert precision == {"random": alone["cosine"], "perfect": 1, "again": alone["cosine"]}
+    np.testing.assert_array_equal(panel(path, 0), panel(tmp_path / "alone.png", "cosine"))
+    np.testing.assert_array_equal(panel(path, 0), panel(path, 2))
+    for row in range(10):
+        assert centre(panel(path, 1), row, 0) == centre(panel(path, 0), row, 0)
+        assert all(frame(panel(path, 1), row, column) == SAME for column in range(1, 10))
+
+
+def test_each_panel_has_its_name_above_and_its_precision_below(tmp_path, features, data):
+    codes = Codes(*features[::-1])
+    path = tmp_path / "n.png"
+    for titles in (["first", "second"], ["first", "other"]):
+        draw_side_by_side(dict.fromkeys(titles, codes), data, path=path)
+        path = path.with_suffix(".other.png")
+    first, other = (
+        np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("n.png", "n.other.png")
+    )
+    half = LEFT + 10 * CELL + 4 * GAP + BETWEEN
+    assert (first[:TOP, :half] < 128).any()
+    assert (first[:TOP, half:] != other[:TOP, half:]).any()
+    below = first[-BOTTOM : -BOTTOM // 2]
+    assert (below[:, :half] < 128).any()
+    assert (below[:, half:] < 128).any()
+
+
 # --- Command line -----------------------------------------------------------------------------
 
 
@@ -161,8 +197,14 @@ class Colour(nn.Module):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, data):
-    config = SimpleNamespace(data="colours", image_size=None, seed=3)
-    monkeypatch.setattr(dim.neighbours, "load_config", lambda run: config)
+    def config(run):
+        shifted = run.name == "shifted"
+        return SimpleNamespace(
+            data="colours", image_size=None, corrupt="refuse", seed=4 if shifted else 3
+        )
+
+    for module in (dim.evaluate, dim.neighbours):
+        monkeypatch.setattr(module, "load_config", config)
     monkeypatch.setattr(dim.neighbours, "load_encoder", lambda run: Colour())
     monkeypatch.setattr(dim.neighbours, "images_of", lambda config: data)
     return tmp_path
@@ -177,11 +219,46 @@ def test_the_command_draws_into_the_run(run, data, capsys):
     assert (run / "neighbours.png").read_bytes() == (run / "twin.png").read_bytes()
 
 
+def test_the_command_draws_runs_side_by_side(run, data, capsys):
+    out = run / "comparison.png"
+    main([str(run / "global"), str(run / "local"), "--out", str(out), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    codes = Codes(*(x[:, :, 0, 0] / 255 for x in (data.x_train, data.x_test)))
+    both = {"global": codes, "local": codes}
+    expected = draw_side_by_side(both, data, path=run / "twin.png", seed=3)
+    for name, share in expected.items():
+        assert f"precision@9, {name}: {100 * share:.1f} %" in printed
+    assert out.read_bytes() == (run / "twin.png").read_bytes()
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(run, capsys):
+    runs = [str(run / part / "same") for part in ("a", "b")]
+    main([*runs, "--out", str(run / "n.png"), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert all(f"precision@9, {name}: " in printed for name in runs)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "out: expected a file for the figure of 2 runs, received none; pass --out"),
+        (["shifted", "--out", "n.png"], "seed: expected 3 in"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(run, capsys, monkeypatch, more, message):
+    monkeypatch.chdir(run)
+    with pytest.raises(SystemExit) as exit:
+        main(["global", "local", *more])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(run.iterdir())
+
+
 def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
     def missing(run):
         raise ValueError("run: expected a run folder")
 
-    monkeypatch.setattr(dim.neighbours, "load_config", missing)
+    monkeypatch.setattr(dim.evaluate, "load_config", missing)
     with pytest.raises(SystemExit) as exit:
         main([str(run)])
     assert exit.value.code == 2
