@@ -31,9 +31,10 @@ TITLES: dict[Literal["cosine", "l2"], str] = {
 }
 # Bluish green and vermilion of Okabe and Ito: told apart with any common colour vision.
 WHITE, SAME, OTHER = (255, 255, 255), (0, 158, 115), (213, 94, 0)
+NAME = 14  # letters of a class that fit into LEFT
 # In pixels of the file. An image is enlarged by a whole factor, so that its own stay square.
 IMAGE, FRAME, GAP = 96, 5, 3
-LEFT, BETWEEN, TOP, BOTTOM = 130, 50, 50, 100
+LEFT, BETWEEN, TOP, BOTTOM = 200, 50, 50, 100
 
 
 def draw_neighbours(
@@ -142,7 +143,7 @@ def _draw(
             labels = data.y_test[queries].tolist()
             axes.set_yticks(
                 [row * (i + 0.5) for i in range(len(queries))],
-                [str(data.classes[label] if data.classes else label)[:11] for label in labels],
+                [str(data.classes[label] if data.classes else label)[:NAME] for label in labels],
                 fontsize=16,
             )
             axes.tick_params(left=False)

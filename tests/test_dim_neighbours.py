@@ -90,6 +90,15 @@ def test_every_cell_shows_its_image_and_frame(tmp_path, features, data, metric):
             assert frame(picture, row, column) == (SAME if agrees else OTHER)
 
 
+def test_names_of_classes_are_not_cut_by_the_edge(tmp_path, features, data):
+    classes = ("American alligator", "potter's wheel", "MGM building")
+    path = tmp_path / "n.png"
+    draw_neighbours(*features, replace(data, classes=classes), path=path)
+    margin = np.asarray(Image.open(path).convert("L"))[TOP:-BOTTOM, :LEFT]
+    assert (margin < 128).any()
+    assert (margin[:, 0] == 255).all()
+
+
 def test_pixels_are_enlarged_without_blur(tmp_path, features, data):
     stripes = data.x_test.clone()
     stripes[..., ::2] = 0
