@@ -4,7 +4,8 @@
 #   benchmarks/gpu.sh cifar10.npz [RESULTS] [STAGE ...]
 #
 # A stage that is cut off goes on from its checkpoint, and what is done is skipped, so the same
-# command is given until it says that nothing is missing. Results: RESULTS/presets.json.
+# command is given until it says that nothing is missing. Results: RESULTS/presets.json and
+# RESULTS/infomax_negatives.json.
 set -euo pipefail
 data=${1:?usage: benchmarks/gpu.sh DATA [RESULTS] [STAGE ...]}
 results=${2:-benchmarks/results}
@@ -12,7 +13,8 @@ shift $(($# < 2 ? $# : 2))
 python=${PYTHON:-python}
 minutes=${MINUTES:-9}
 
-stages=(correct local-jsd speed local-infonce su-kl default global local-dv baselines seeds two-view)
+stages=(correct local-jsd speed local-infonce su-kl default global local-dv negatives baselines seeds
+  two-view)
 
 stage() {
   case $1 in
@@ -24,6 +26,8 @@ stage() {
     default) presets "default*" ;;
     global) presets paper-global paper-local-global ;;
     local-dv) presets paper-local-dv ;;
+    negatives)
+      "$python" benchmarks/negatives.py --data "$data" --out "$results" --graph --minutes "$minutes" ;;
     baselines) presets autoencoder vae class-conditional-vae ;;
     seeds) presets "paper-*" "su-kl*" "default*" autoencoder "*vae" --seeds 0 1 2 ;;
     two-view) eagerly two-view ;;

@@ -2,40 +2,23 @@
 
     python benchmarks/presets.py --data cifar10.npz --minutes 9   # as often as it takes
 
-What takes longer than `--minutes` stops with a checkpoint, and the same command goes on: finished
-runs are read from the results and not repeated. Each row keeps its own command, hardware and time.
+What takes longer than `--minutes` goes on with the same command (see resumable.py).
 """
 
-import json
-import signal
 import statistics
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import tyro
-from infomax_terms import few
 from known_mi import chosen, markdown
-from provenance import provenance
+from resumable import Row, TrainingOptions, carry_out, in_place
 
-from dim import PRESETS, TrainConfig, load_data
-from dim.checkpoint import load_model, load_state, write_atomically
-from dim.evaluate import (
-    LAYERS,
-    Battery,
-    Device,
-    one_line_refusals,
-    probe_encoder,
-    resolve_device,
-)
+from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
+from dim.evaluate import LAYERS, Battery, one_line_refusals, probe_encoder
 from dim.measures import codes_of, measures_of
-from dim.train import train
 
-Row = dict[str, Any]
 COLUMNS = ("MLP Y", "MLP fc", "MLP conv")  # of LAYERS
 NOT_RUN = "not run"
 
@@ -70,84 +53,19 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(TrainingOptions):
     """The presets of Deep InfoMax, trained, probed and put beside the paper's figures."""
 
-    data: str
-    """An .npz file or a name; see python -m dim.train."""
     runs: tuple[str, ...] = ()
     """Which (su-kl*); default: all."""
-    seeds: tuple[int, ...] = (0,)
-    """A run for each."""
-    epochs: int | None = None
-    """In place of each preset's own number; the table says so."""
-    mlp_epochs: int = 200
-    """Epochs of the paper's probe; 0 leaves it out."""
-    minutes: float = 60.0
-    """After which no more training is begun, and what trains is stopped at a checkpoint."""
-    graph: bool = False
-    """Record training steps as CUDA graphs, but for two views, which cannot be."""
-    device: Device = "auto"
-    """Where to compute."""
-    folder: Path = Path("runs/presets")
-    """Of the run folders."""
-    out: Path | None = None
-    """Folder of the results; by default benchmarks/results."""
-    smoke: bool = False
-    """One epoch of small critics on a few images, in temporary folders."""
 
 
-def configuration(name: str, seed: int, options: Options) -> TrainConfig:
-    """The configuration of a run."""
-    config = replace(RUNS[name], data=options.data, seed=seed)
-    if options.smoke:
-        config = replace(config, head_units=8, batch_size=min(config.batch_size, 64))
-    return replace(config, epochs=options.epochs or config.epochs)
-
-
-def known_rows(path: Path) -> list[Row]:
-    """The rows of a result file, if there is one."""
-    return json.loads(path.read_text())["rows"] if path.exists() else []
-
-
-def train_and_probe(name: str, seed: int, options: Options, folder: Path, made: Row) -> Row:
-    """One run, from its last checkpoint on, and its probes."""
-    device = resolve_device(options.device)
-    config = configuration(name, seed, options)
-    data = load_data(config.data, seed=seed)
-    if options.smoke:
-        data = few(data)
-    config = replace(config, image_size=data.x_train.shape[-1])
-    short = name.replace(", ", "-").replace(" ", "-")
-    run = folder / Path(config.data).stem / f"{short}-{config.epochs}-{seed}"
-    start = time.perf_counter()
-    graph = options.graph and config.views == 1
-    train(config, data, run, device=device, resume=True, graph=graph)
-    trained = time.perf_counter()
-    model = load_model(run).to(device)
-    battery = Battery(mlp_epochs=options.mlp_epochs)
+def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
+    """Probes and measures of a trained model."""
     codes = codes_of(model.encoder, data)
     rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS, codes=codes)
     measures = measures_of(model, data, codes)
-    state = load_state(run)
-    assert state is not None
-    speed = [row["images_per_second"] for row in state.history]
-    return {
-        "run": name,
-        "seed": seed,
-        "epochs": config.epochs,
-        "source": Path(config.data).name,
-        "data": data.name,
-        "minutes": round(len(data.x_train) * config.epochs / statistics.median(speed) / 60, 2),
-        "images_per_second": round(statistics.median(speed)),
-        "seconds_here": round(trained - start, 1),
-        "seconds_of_probes": round(time.perf_counter() - trained, 1),
-        "graph": graph,
-        "config": asdict(config) | {"data": Path(config.data).name},
-        "probes": [asdict(row) for row in rows],
-        "measures": [asdict(measure) for measure in measures],
-        **made,
-    }
+    return {"probes": [asdict(row) for row in rows], "measures": [asdict(m) for m in measures]}
 
 
 def table(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -189,60 +107,18 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
     return markdown(header, lines)
 
 
-class TimeOver(BaseException):
-    """No Exception: what writes and reads checkpoints would take it for a failure of its own."""
-
-
-def stop(*_: object) -> None:
-    """The time is over."""
-    raise TimeOver
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what is missing, in order; save after each; print the table."""
+    """Run what is missing, print the table."""
     argv = sys.argv[1:] if argv is None else argv
     options = tyro.cli(Options, prog="python benchmarks/presets.py", args=argv)
     with one_line_refusals():
         names = chosen("runs", options.runs, RUNS)
-        device = resolve_device(options.device)
-    temporary = Path(tempfile.mkdtemp())
-    folder = temporary / "runs" if options.smoke else options.folder
-    if options.smoke:
-        options = replace(options, epochs=1, mlp_epochs=min(options.mlp_epochs, 1))
-    here = Path(__file__).parent / "results"
-    out = options.out or (temporary if options.smoke else here)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "presets.json"
-    settings = asdict(options) | {"data": Path(options.data).name}
-    for place in ("out", "folder"):
-        del settings[place]
-    command = [Path(a).name if a == options.data else a for a in argv]
-    made = provenance("presets.py", command, settings, device.type)
-
-    rows, source = known_rows(path), Path(options.data).name
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
-    try:
-        for seed in options.seeds:
-            for name in names:
-                epochs = configuration(name, seed, options).epochs
-                wanted = {"run": name, "seed": seed, "epochs": epochs, "source": source}
-                if any(wanted.items() <= row.items() for row in rows):
-                    continue
-                print(f"{name}, seed {seed}, {epochs} epochs", file=sys.stderr)
-                with one_line_refusals():
-                    rows.append(train_and_probe(name, seed, options, folder, made))
-                    write_atomically(path, lambda part: part.write_text(as_json(rows)))
-    except TimeOver:
-        print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    print(table([row for row in rows if row["source"] == source], names))
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    """The result file."""
-    return json.dumps({"rows": rows}, indent=1, allow_nan=False) + "\n"
+        runs = {name: RUNS[name] for name in names}
+        options, out = in_place(options)
+        look = partial(probed, battery=Battery(mlp_epochs=options.mlp_epochs))
+        path = out / "presets.json"
+        rows = carry_out(runs, options, look, path=path, script="presets", argv=argv)
+    print(table(rows, names))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ class TrainConfig:
     negatives: Literal["in-batch", "shuffled", "shuffled-locations", "all-locations"] = "in-batch"
     """Of every InfoMax term: all other images; one other image; one other image for each
     location, as in the paper's 2018 code; all locations of all other images."""
+    negatives_k: int = 1
+    """How many other images, where they are `shuffled`."""
     global_input: Literal["z", "feature-map"] = "z"
     """What the global term pairs with z: z itself, as in the blog, or the feature map."""
     alpha: float = 0.1
@@ -103,6 +105,7 @@ class TrainConfig:
         least = {"epochs": 1, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
         least |= {"delta": 0, "rho": 0, "kappa": 0, "occlusion": 0, "coarseness": 1}
+        least |= {"negatives_k": 1}
         for name, number in least.items():
             if not getattr(self, name) >= number:
                 raise ValueError(

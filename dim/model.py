@@ -331,7 +331,9 @@ def _estimator(config: TrainConfig, dim_x: int, dim_y: int) -> MIEstimator:
             bound = math.sqrt(6 / (dim_x + dim_y + units))  # the split layer is one, as in Keras
             nn.init.uniform_(critic.first_x.weight, -bound, bound)
             nn.init.uniform_(critic.first_y.weight, -bound, bound)
-    return MIEstimator(critic, OBJECTIVES[config.objective](), NEGATIVES[config.negatives]())
+    sampler = NEGATIVES[config.negatives]
+    negatives = Shuffled(config.negatives_k) if sampler is Shuffled else sampler()
+    return MIEstimator(critic, OBJECTIVES[config.objective](), negatives)
 
 
 def _map_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:

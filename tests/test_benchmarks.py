@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import gaussian_mi
 import matplotlib.image
-import presets
 import pytest
+import resumable
 import speed
 import torch
 from infomax_terms import few
@@ -194,16 +195,15 @@ def test_two_views_are_trained_without_a_graph(tmp_path, monkeypatch):
     seen = {}
 
     def stop(config, *_, graph, **__):
-        seen[config.preset] = graph
-        raise presets.TimeOver
+        seen[config.preset] = graph, config.batch_size
+        raise resumable.TimeOver
 
-    monkeypatch.setattr(presets, "train", stop)
-    options = presets.Options(data="digits", graph=True, smoke=True)
+    monkeypatch.setattr(resumable, "train", stop)
+    options = resumable.TrainingOptions("digits", graph=True, smoke=True, folder=tmp_path)
     for name in ("default", "two-view"):
-        with pytest.raises(presets.TimeOver):
-            presets.train_and_probe(name, 0, options, tmp_path, {})
-    assert seen == {"default": True, "two-view": False}
-    assert presets.configuration("two-view", 0, options).batch_size <= 200
+        with pytest.raises(resumable.TimeOver):
+            resumable.run(name, replace(PRESETS[name], data="digits"), options, look=None)
+    assert seen == {"default": (True, 64), "two-view": (False, 64)}
 
 
 def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
@@ -221,8 +221,8 @@ def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
 
 
 def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):
-    with pytest.raises(presets.TimeOver):
-        write_atomically(tmp_path / "state", lambda path: presets.stop())
+    with pytest.raises(resumable.TimeOver):
+        write_atomically(tmp_path / "state", lambda path: resumable.stop())
     assert not list(tmp_path.iterdir())
 
 
@@ -249,6 +249,38 @@ def test_the_port_takes_the_steps_of_the_library():
         losses, _ = ours.step(batch)
         # The discriminators meet other noise, which reaches the encoder by a tenth of a step.
         assert port.step(prepared) == pytest.approx(losses.local.item(), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_objectives_are_compared_by_the_number_of_their_negatives(tmp_path):
+    arguments = ["--data", "digits", "--counts", "1", "63", "--seeds", "0", "1", "--smoke"]
+    command = (*arguments, "--mlp-epochs", "0", "--out", "results")
+    first, again = (run(*command, cwd=tmp_path, script="negatives.py") for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert "DV, 63 negatives, seed 1, 1 epochs" in first.stderr
+    assert "seed" not in again.stderr
+    assert again.stdout == first.stdout
+    rows = json.loads((tmp_path / "results" / "infomax_negatives.json").read_text())["rows"]
+    assert len(rows) == 3 * 2 * 2
+    assert rows[0]["command"].startswith("python benchmarks/negatives.py --data digits --counts 1")
+    for row in rows:
+        config = row["config"]
+        assert (config["alpha"], config["beta"], config["batch_size"]) == (0, 1, 64)
+        wanted = ("shuffled", 1) if ", 1 " in row["run"] else ("in-batch", 1)
+        assert (config["negatives"], config["negatives_k"]) == wanted
+    of_dv = [100 * r["probes"][0]["accuracy"]["linear"] for r in rows if r["run"][:5] == "DV, 1"]
+    cell = f"{statistics.mean(of_dv):.1f} ± {statistics.stdev(of_dv):.1f}"
+    assert f"| DV | {cell} |" in first.stdout
+    image = matplotlib.image.imread(tmp_path / "results" / "infomax_negatives.png")
+    assert image[..., :3].std() > 0.05
+
+
+def test_more_negatives_than_a_batch_has_are_refused(tmp_path):
+    done = run("--data", "digits", "--counts", "64", "--smoke", cwd=tmp_path, script="negatives.py")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --counts: expected 1 to 63, the other images of a batch, received 64\n"
+    )
 
 
 def test_the_gpu_script_names_its_stages(tmp_path):

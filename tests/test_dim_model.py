@@ -97,6 +97,13 @@ def test_the_two_terms_draw_their_negatives_independently():
     assert not torch.equal(first, second)
 
 
+def test_shuffled_negatives_are_as_many_as_asked_for():
+    config = dataclasses.replace(PRESETS["su-kl"], negatives_k=3)
+    model = build_model(config, 16)
+    for term in (model.global_term, model.local_term):
+        assert term.estimator.negatives((6,)).indices.shape == (6, 3)
+
+
 def test_the_local_term_trains_the_encoder_and_both_heads():
     model = build_model(dataclasses.replace(PRESETS["default"], alpha=0.0, gamma=0.0), 16)
     losses, _ = model(images(), generator=seeded())

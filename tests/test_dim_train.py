@@ -513,7 +513,15 @@ def test_a_run_is_not_resumed_on_another_kind_of_device(config, npz, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"z_dim": 0}, {"head_units": 0}, {"alpha": -1.0}, {"batch_size": 1}]
+    "change",
+    [
+        {"epochs": 0},
+        {"z_dim": 0},
+        {"head_units": 0},
+        {"alpha": -1.0},
+        {"batch_size": 1},
+        {"negatives_k": 0},
+    ],
 )
 def test_numbers_that_cannot_train_are_named(change):
     (name,) = change

@@ -1,0 +1,153 @@
+"""How many negatives does Deep InfoMax need? Accuracy of Y by their number, for three objectives.
+
+    python benchmarks/negatives.py --data cifar10.npz --minutes 9   # as often as it takes
+
+The figure of Hjelm et al. 2019 (Appendix A.2): the local term alone, trained by JSD, infoNCE and DV
+with 1 to 31 other images as the negatives of each, at the same location, and with all others of the
+batch. What takes longer than `--minutes` goes on with the same command (see resumable.py).
+"""
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import tyro
+from known_mi import markdown
+from resumable import Row, TrainingOptions, carry_out, in_place
+
+from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
+from dim.evaluate import Battery, one_line_refusals, probe_encoder
+
+OBJECTIVES = {
+    "JSD": PRESETS["paper-local-jsd"],
+    "infoNCE": PRESETS["paper-local-infonce"],
+    "DV": PRESETS["paper-local-dv"],
+}
+# Palette: Okabe and Ito.
+DRAWN = {"JSD": ("#0072B2", "o"), "infoNCE": ("#000000", "*"), "DV": ("#D55E00", "D")}
+ALL = PRESETS["paper-local-jsd"].batch_size - 1
+
+
+@dataclass(frozen=True)
+class Options(TrainingOptions):
+    """Accuracy of Deep InfoMax by the number of negatives."""
+
+    epochs: int | None = 100
+    """Of each run; the paper's are 1,000."""
+    folder: Path = Path("runs/negatives")
+    """Of the run folders."""
+    counts: tuple[int, ...] = (1, 3, 7, 15, 31, ALL)
+    """Negatives for each positive; 63, all other images of a batch, at most."""
+
+
+def with_negatives(config: TrainConfig, k: int) -> TrainConfig:
+    """A configuration with k other images of the batch as the negatives of each.
+
+    Raises:
+        ValueError: If there are not so many.
+    """
+    if not 1 <= k <= ALL:
+        raise ValueError(
+            f"--counts: expected 1 to {ALL}, the other images of a batch, received {k}"
+        )
+    if k == ALL:
+        return replace(config, negatives="in-batch")
+    return replace(config, negatives="shuffled", negatives_k=k)
+
+
+def name_of(objective: str, k: int) -> str:
+    """What a run is called."""
+    return f"{objective}, {k} negatives"
+
+
+def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
+    """Probes of Y."""
+    rows = probe_encoder(model.encoder, "trained", data, battery, ["z_mean"])
+    return {"probes": [asdict(row) for row in rows]}
+
+
+def accuracies(
+    rows: Sequence[Row], runs: Mapping[str, TrainConfig], probe: str
+) -> dict[str, list[float]]:
+    """Test accuracies of Y in %, one a seed, of the runs that have this probe and these epochs."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        (probes,) = row["probes"]
+        config = runs.get(row["run"])
+        if config and config.epochs == row["epochs"] and probe in probes["accuracy"]:
+            found.setdefault(row["run"], []).append(100 * probes["accuracy"][probe])
+    return found
+
+
+def table(found: Mapping[str, Sequence[float]], probe: str, counts: Sequence[int]) -> str:
+    """A line for each objective: mean ± sd over its seeds, by the number of negatives."""
+
+    def cell(values: Sequence[float]) -> str:
+        if not values:
+            return "not run"
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.1f}{spread}"
+
+    header = (f"{probe} Y, %", *(f"{k} negatives" for k in counts))
+    return markdown(
+        header, [[o, *(cell(found.get(name_of(o, k), ())) for k in counts)] for o in OBJECTIVES]
+    )
+
+
+def draw(
+    found: Mapping[str, Sequence[float]], probe: str, counts: Sequence[int], path: Path
+) -> None:
+    """A line for each objective over the logarithm of the number of negatives."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for objective, (colour, marker) in DRAWN.items():
+        of = {k: found[name] for k in counts if (name := name_of(objective, k)) in found}
+        axes.errorbar(
+            list(of),
+            [statistics.mean(values) for values in of.values()],
+            [statistics.stdev(values) if len(values) > 1 else 0 for values in of.values()],
+            label=objective,
+            color=colour,
+            marker=marker,
+            capsize=3,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(k) for k in counts])
+    axes.minorticks_off()
+    axes.set(xlabel="negatives for each positive", ylabel=f"test accuracy of Y in %, {probe} probe")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing, print the table, draw the figure."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = tyro.cli(Options, prog="python benchmarks/negatives.py", args=argv)
+    with one_line_refusals():
+        options, out = in_place(options)
+        runs = {
+            name_of(objective, k): with_negatives(
+                replace(config, epochs=options.epochs or config.epochs), k
+            )
+            for k in options.counts
+            for objective, config in OBJECTIVES.items()
+        }
+        battery = Battery(neighbours=(20,), svm=False, mlp_epochs=options.mlp_epochs)
+        look = partial(probed, battery=battery)
+        path = out / "infomax_negatives.json"
+        rows = carry_out(runs, options, look, path=path, script="negatives", argv=argv)
+    probe = "MLP" if options.mlp_epochs else "linear"
+    found = accuracies(rows, runs, probe)
+    print(table(found, probe, options.counts))
+    if found:
+        draw(found, probe, options.counts, path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Runs of Deep InfoMax, one after the other, by a command that is repeated until all are there.
+
+What takes longer than `--minutes` stops with a checkpoint, and the same command goes on: finished
+runs are read from the results and not repeated. Each row keeps its own command, hardware and time.
+"""
+
+import json
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infomax_terms import few
+from provenance import provenance
+
+from dim import DeepInfoMax, ImageData, TrainConfig, load_data
+from dim.checkpoint import load_model, load_state, write_atomically
+from dim.evaluate import Device, resolve_device
+from dim.train import train
+
+Row = dict[str, Any]
+Look = Callable[[DeepInfoMax, ImageData], Row]
+Chosen = TypeVar("Chosen", bound="TrainingOptions")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the scripts that train many models are told."""
+
+    data: str
+    """An .npz file or a name; see python -m dim.train."""
+    seeds: tuple[int, ...] = (0,)
+    """A run for each."""
+    epochs: int | None = None
+    """In place of each preset's own number; the table says so."""
+    mlp_epochs: int = 200
+    """Epochs of the paper's probe; 0 leaves it out."""
+    minutes: float = 60.0
+    """After which no more training is begun, and what trains is stopped at a checkpoint."""
+    graph: bool = False
+    """Record training steps as CUDA graphs, but for two views, which cannot be."""
+    device: Device = "auto"
+    """Where to compute."""
+    folder: Path = Path("runs/presets")
+    """Of the run folders."""
+    out: Path | None = None
+    """Folder of the results; by default benchmarks/results."""
+    smoke: bool = False
+    """One epoch of small critics on a few images, in temporary folders."""
+
+
+class TimeOver(BaseException):
+    """No Exception: what writes and reads checkpoints would take it for a failure of its own."""
+
+
+def stop(*_: object) -> None:
+    """The time is over."""
+    raise TimeOver
+
+
+@contextmanager
+def time_limit(minutes: float) -> Iterator[None]:
+    """Stop what is inside when the time is over, and say so."""
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    except TimeOver:
+        print(f"{minutes:g} minutes are over; the same command goes on", file=sys.stderr)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def in_place(options: Chosen) -> tuple[Chosen, Path]:
+    """The options, which a smoke test cuts short, and the folder of the results."""
+    if not options.smoke:
+        return options, options.out or Path(__file__).parent / "results"
+    temporary = Path(tempfile.mkdtemp())
+    probe = min(options.mlp_epochs, 1)
+    short = replace(options, epochs=1, mlp_epochs=probe, folder=temporary / "runs")
+    return short, options.out or temporary
+
+
+def known_rows(path: Path) -> list[Row]:
+    """The rows of a result file, if there is one."""
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The result file."""
+    return json.dumps({"rows": rows}, indent=1, allow_nan=False) + "\n"
+
+
+def carry_out(
+    runs: Mapping[str, TrainConfig],
+    options: TrainingOptions,
+    look: Look,
+    *,
+    path: Path,
+    script: str,
+    argv: Sequence[str],
+) -> list[Row]:
+    """Run what is missing, in order, seed by seed; save after each.
+
+    Args:
+        runs: Configurations by name; data, seed and epochs are the options'.
+        options: From `in_place`.
+        look: What a row says of a trained model.
+        path: File of the results.
+        script: Name of the script, without its ending.
+        argv: Its command line.
+
+    Returns:
+        The rows of these images that the file now has.
+
+    Raises:
+        ValueError: If a run cannot be had as asked.
+    """
+    device = resolve_device(options.device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = Path(options.data).name
+    settings = asdict(options) | {"data": source}
+    for place in ("out", "folder"):
+        del settings[place]
+    command = [source if a == options.data else a for a in argv]
+    made = provenance(f"{script}.py", command, settings, device.type)
+    rows = known_rows(path)
+    with time_limit(options.minutes):
+        for seed in options.seeds:
+            for name, config in runs.items():
+                epochs = options.epochs or config.epochs
+                wanted = {"run": name, "seed": seed, "epochs": epochs, "source": source}
+                if any(wanted.items() <= row.items() for row in rows):
+                    continue
+                print(f"{name}, seed {seed}, {epochs} epochs", file=sys.stderr)
+                config = replace(config, data=options.data, seed=seed, epochs=epochs)
+                rows.append(wanted | run(name, config, options, look) | made)
+                write_atomically(path, lambda part: part.write_text(as_json(rows)))
+    return [row for row in rows if row["source"] == source]
+
+
+def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) -> Row:
+    """One run, from its last checkpoint on, and what there is to see of it."""
+    device = resolve_device(options.device)
+    data = load_data(config.data, seed=config.seed)
+    if options.smoke:
+        data, batch_size = few(data), min(config.batch_size, 64)
+        config = replace(config, head_units=8, batch_size=batch_size)
+    config = replace(config, image_size=data.x_train.shape[-1])
+    short = name.replace(", ", "-").replace(" ", "-")
+    folder = options.folder / Path(config.data).stem / f"{short}-{config.epochs}-{config.seed}"
+    start = time.perf_counter()
+    graph = options.graph and config.views == 1
+    train(config, data, folder, device=device, resume=True, graph=graph)
+    trained = time.perf_counter()
+    seen = look(load_model(folder).to(device), data)
+    state = load_state(folder)
+    assert state is not None
+    speed = [row["images_per_second"] for row in state.history]
+    return {
+        "data": data.name,
+        "minutes": round(len(data.x_train) * config.epochs / statistics.median(speed) / 60, 2),
+        "images_per_second": round(statistics.median(speed)),
+        "seconds_here": round(trained - start, 1),
+        "seconds_of_probes": round(time.perf_counter() - trained, 1),
+        "graph": graph,
+        "config": asdict(config) | {"data": Path(config.data).name},
+        **seen,
+    }
