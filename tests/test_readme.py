@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -36,8 +37,17 @@ def test_the_plug_in_passes_its_check():
     exec(block("class Jeffreys"), {})
 
 
-def test_every_result_that_the_readme_links_is_there():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name
+)
+def test_every_file_and_heading_that_a_page_links_is_there(page):
+    links = re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text())
     assert links
     for link in links:
-        assert (Path(__file__).parents[1] / link).exists(), link
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert anchor in slugs, link
