@@ -26,9 +26,10 @@ CONFIGS = {
         SMALL, objective="infonce", negatives="all-locations", global_input="feature-map"
     ),
     "class means": dataclasses.replace(SMALL, class_conditional=True, gamma=1.0),
-    "coordinates of an occluded image": dataclasses.replace(SMALL, delta=1.0, occlusion=0.4),
-    "locations and a coarse image": dataclasses.replace(SMALL, kappa=1.0, coarseness=4),
-    "two views": dataclasses.replace(SMALL, views=2, kappa=1.0),
+    "coordinates, locations, a coarse part": dataclasses.replace(
+        SMALL, delta=1.0, kappa=1.0, occlusion=0.4, coarseness=4
+    ),
+    "two views": dataclasses.replace(SMALL, views=2),
     "vae": dataclasses.replace(PRESETS["vae"], batch_size=8),
     "adversarial": dataclasses.replace(SMALL, prior="adversarial", stochastic=False, gamma=1.0),
 }
