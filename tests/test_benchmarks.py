@@ -226,6 +226,23 @@ def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_neighbours_are_drawn_before_and_after_training(tmp_path):
+    arguments = ("--data", "digits", "--smoke", "--out", "results")
+    done = run(*arguments, cwd=tmp_path, script="tiny_imagenet_neighbours.py")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "results" / "tiny_imagenet_neighbours.json").read_text())
+    assert content["command"] == (
+        "python benchmarks/tiny_imagenet_neighbours.py --data digits --smoke --out results"
+    )
+    assert content["images"] == {"train": 200, "test": 100}
+    assert content["precision_at_9"].keys() == {"untrained", "after 1 epochs"}
+    for title, share in content["precision_at_9"].items():
+        assert 0.3 < share < 1
+        assert f"precision@9, {title}: {100 * share:.1f} %" in done.stdout
+    image = matplotlib.image.imread(tmp_path / "results" / "tiny_imagenet_neighbours.png")
+    assert image.shape[1] > 2000
+
+
 @pytest.mark.slow
 def test_speed_beside_a_port(tmp_path):
     arguments = ("--data", "digits", "--smoke", "--epochs", "1", "--out", "results")
