@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import gaussian_mi
 import matplotlib.image
+import negatives
 import pytest
 import resumable
 import speed
@@ -270,26 +270,48 @@ def test_the_port_takes_the_steps_of_the_library():
 
 @pytest.mark.slow
 def test_objectives_are_compared_by_the_number_of_their_negatives(tmp_path):
-    arguments = ["--data", "digits", "--counts", "1", "63", "--seeds", "0", "1", "--smoke"]
-    command = (*arguments, "--mlp-epochs", "0", "--out", "results")
+    arguments = ("--data", "digits", "--counts", "1", "63", "--mlp-epochs", "0", "--smoke")
+    command = (*arguments, "--out", "results")
     first, again = (run(*command, cwd=tmp_path, script="negatives.py") for _ in range(2))
     assert first.returncode == 0, first.stderr
-    assert "DV, 63 negatives, seed 1, 1 epochs" in first.stderr
+    assert "DV, 63 negatives, seed 0, 1 epochs" in first.stderr
     assert "seed" not in again.stderr
     assert again.stdout == first.stdout
     rows = json.loads((tmp_path / "results" / "infomax_negatives.json").read_text())["rows"]
-    assert len(rows) == 3 * 2 * 2
+    assert len(rows) == 6
     assert rows[0]["command"].startswith("python benchmarks/negatives.py --data digits --counts 1")
     for row in rows:
         config = row["config"]
         assert (config["alpha"], config["beta"], config["batch_size"]) == (0, 1, 64)
-        wanted = ("shuffled", 1) if ", 1 " in row["run"] else ("in-batch", 1)
-        assert (config["negatives"], config["negatives_k"]) == wanted
-    of_dv = [100 * r["probes"][0]["accuracy"]["linear"] for r in rows if r["run"][:5] == "DV, 1"]
-    cell = f"{statistics.mean(of_dv):.1f} ± {statistics.stdev(of_dv):.1f}"
-    assert f"| DV | {cell} |" in first.stdout
+        assert config["negatives"] == ("shuffled" if ", 1 " in row["run"] else "in-batch")
+        accuracy = 100 * row["probes"][0]["accuracy"]["linear"]
+        (line,) = (x for x in first.stdout.splitlines() if row["run"].startswith(x[2:].split()[0]))
+        assert line.split(" | ")[1 if ", 1 " in row["run"] else 2].rstrip(" |") == f"{accuracy:.1f}"
     image = matplotlib.image.imread(tmp_path / "results" / "infomax_negatives.png")
     assert image[..., :3].std() > 0.05
+
+
+def test_accuracies_by_negatives_are_over_the_seeds_of_one_experiment(tmp_path):
+    runs = {
+        negatives.name_of("DV", k): negatives.with_negatives(
+            replace(PRESETS["paper-local-dv"], epochs=9), k
+        )
+        for k in (3, 7)
+    }
+    assert [config.negatives_k for config in runs.values()] == [3, 7]
+
+    def row(k, accuracy, epochs=9, probe="MLP"):
+        return {
+            "run": negatives.name_of("DV", k),
+            "epochs": epochs,
+            "probes": [{"accuracy": {probe: accuracy}}],
+        }
+
+    others = [row(3, 0.9, epochs=8), row(3, 0.9, probe="linear"), row(15, 0.9)]
+    rows = [row(3, 0.5), row(3, 0.6), row(7, 0.4), *others]
+    found = negatives.accuracies(rows, runs, "MLP")
+    assert "| DV | 55.0 ± 7.1 | 40.0 | not run |" in negatives.table(found, "MLP", (3, 7, 15))
+    assert "| JSD | not run | not run | not run |" in negatives.table(found, "MLP", (3, 7, 15))
 
 
 def test_more_negatives_than_a_batch_has_are_refused(tmp_path):
