@@ -243,7 +243,7 @@ def draw_figure(entries: dict[str, Row], rows: Sequence[Row], title: str, path: 
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
     left.set(xlabel="share of 95 % intervals that hold the truth, with its own 95 % interval")
-    left.legend(loc="lower left")
+    left.legend(loc="upper left")
     right.set(xlabel="(estimate - truth) / standard error; ±8 and beyond at the edge")
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in rows:
         if row.get("failed"):
             print(f"failed: {row['case']}, seed {row['seed']}: {row['failed']}")
-    title = f"N = {options.n:,}, {options.repetitions} repetitions"
+    title = f"N = {options.n:,}, up to {options.repetitions} repetitions"
     draw_figure(entries, rows, title, out / "interval_coverage.png")
     settings = asdict(options)
     for folder in ("out", "cache"):  # where things lay is no part of them
