@@ -19,7 +19,6 @@ import json
 import math
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +31,7 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float
-from provenance import provenance
+from provenance import provenance, results_folder
 from side_by_side import side_by_side
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -416,10 +415,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = options.out or (
-        Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    out = results_folder(options.out, smoke=options.smoke)
 
     start, jobs = time.perf_counter(), plan(options)
     rows: list[Row] = []

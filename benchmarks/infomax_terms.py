@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import tyro
-from provenance import provenance
+from provenance import provenance, results_folder
 from tqdm import tqdm
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
@@ -183,9 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     text = table(rows, runs)
     print(text)
-    here = Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    out = options.out or here
-    out.mkdir(parents=True, exist_ok=True)
+    out = results_folder(options.out, smoke=options.smoke)
     settings = asdict(options) | {"data": Path(options.data).name}
     del settings["out"]
     command = [Path(a).name if a == options.data else a for a in argv]

@@ -31,7 +31,7 @@ import tyro
 from known_mi import Cache, Row, chosen, code_of, draw, fingerprint, markdown, number
 from known_mi_environments import ONE_THREAD, Package
 from known_mi_laws import every_law
-from provenance import provenance
+from provenance import provenance, results_folder
 from scipy.stats import binomtest, norm
 from tqdm import tqdm
 
@@ -271,10 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases = [case for case in CASES if case.name in names]
     if options.smoke:
         cases = [case._replace(method="smoke") for case in cases]
-    out = options.out or (
-        Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    out = results_folder(options.out, smoke=options.smoke)
 
     start, total = time.perf_counter(), len(cases) * options.repetitions
     rows = list(tqdm(run(cases, options, Cache(options.cache)), total=total, unit="estimate"))

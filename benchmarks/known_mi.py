@@ -42,7 +42,7 @@ from known_mi_environments import (
     versions,
 )
 from known_mi_laws import BEYOND_NORMAL, every_law, families
-from provenance import provenance
+from provenance import provenance, results_folder
 from tqdm import tqdm
 
 import mi_estimators
@@ -564,10 +564,7 @@ def main(argv: Sequence[str] | None = None, packages: Sequence[Package] = PACKAG
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    out = options.out or (
-        Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    out = results_folder(options.out, smoke=options.smoke)
     torch.set_num_threads(1)
 
     start, rows = time.perf_counter(), []

@@ -7,7 +7,6 @@ PyTorch and the samples themselves.
 import json
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 import tyro
-from provenance import provenance
+from provenance import provenance, results_folder
 
 import mi_estimators as mi
 from mi_estimators.distributions import CorrelatedGaussian
@@ -73,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = tyro.cli(Options, prog="python benchmarks/many_samples.py", args=argv)
     if options.smoke:
         options = Options(samples=(200, 400), steps=5, smoke=True, out=options.out)
-    default = Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    folder = options.out or default
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = results_folder(options.out, smoke=options.smoke)
     rows = []
     fresh = get_context("spawn").Pool(1, torch.set_num_threads, (1,), maxtasksperchild=1)
     with fresh as pool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tyro
 from known_mi import markdown
-from resumable import Row, TrainingOptions, carry_out, in_place
+from resumable import Row, TrainingOptions, carry_out, in_place, over_seeds
 
 from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
 from dim.evaluate import Battery, one_line_refusals, probe_encoder
@@ -84,16 +84,10 @@ def accuracies(
 
 def table(found: Mapping[str, Sequence[float]], probe: str, counts: Sequence[int]) -> str:
     """A line for each objective: mean ± sd over its seeds, by the number of negatives."""
-
-    def cell(values: Sequence[float]) -> str:
-        if not values:
-            return "not run"
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.1f}{spread}"
-
     header = (f"{probe} Y, %", *(f"{k} negatives" for k in counts))
     return markdown(
-        header, [[o, *(cell(found.get(name_of(o, k), ())) for k in counts)] for o in OBJECTIVES]
+        header,
+        [[o, *(over_seeds(found.get(name_of(o, k), ())) for k in counts)] for o in OBJECTIVES],
     )
 
 

@@ -13,14 +13,13 @@ from functools import partial
 
 import tyro
 from known_mi import chosen, markdown
-from resumable import Row, TrainingOptions, carry_out, in_place
+from resumable import NOT_RUN, Row, TrainingOptions, carry_out, in_place, over_seeds
 
 from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
 from dim.evaluate import LAYERS, Battery, one_line_refusals, probe_encoder
 from dim.measures import codes_of, measures_of
 
 COLUMNS = ("MLP Y", "MLP fc", "MLP conv")  # of LAYERS
-NOT_RUN = "not run"
 
 # By importance: what is cut off last matters least.
 RUNS: dict[str, TrainConfig] = {
@@ -72,16 +71,14 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
     """A line for each run and number of epochs: mean ± sd over its seeds, beside the paper's."""
 
     def cell(found: Sequence[Row], layer: str, probe: str) -> str:
-        values = [
-            100 * row["accuracy"][probe]
-            for each in found
-            for row in each["probes"]
-            if row["layer"] == layer and probe in row["accuracy"]
-        ]
-        if not values:
-            return NOT_RUN
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.1f}{spread}"
+        return over_seeds(
+            [
+                100 * row["accuracy"][probe]
+                for each in found
+                for row in each["probes"]
+                if row["layer"] == layer and probe in row["accuracy"]
+            ]
+        )
 
     header = ("run", "epochs", "n", "kNN Y", "linear Y", *COLUMNS, "paper Y / fc / conv", "minutes")
     lines = []

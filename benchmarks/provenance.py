@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,17 @@ import numpy as np
 import torch
 
 import mi_estimators
+
+
+def results_folder(out: Path | None, *, smoke: bool) -> Path:
+    """Where a script writes, made if need be: where it is told, or with the other results.
+
+    A smoke test, whose numbers mean nothing, gets a temporary folder.
+    """
+    if out is None:
+        out = Path(tempfile.mkdtemp()) if smoke else Path(__file__).parent / "results"
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def provenance(

@@ -25,6 +25,7 @@ from dim.evaluate import Device, resolve_device
 from dim.train import train
 
 Row = dict[str, Any]
+NOT_RUN = "not run"
 Look = Callable[[DeepInfoMax, ImageData], Row]
 Chosen = TypeVar("Chosen", bound="TrainingOptions")
 
@@ -90,6 +91,14 @@ def in_place(options: Chosen) -> tuple[Chosen, Path]:
 def known_rows(path: Path) -> list[Row]:
     """The rows of a result file, if there is one."""
     return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean ± sd of what seeds gave, where there are several; "not run" of none."""
+    if not values:
+        return NOT_RUN
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def as_json(rows: Sequence[Row]) -> str:

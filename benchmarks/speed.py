@@ -12,7 +12,6 @@ import json
 import math
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,15 +27,14 @@ from einops import rearrange
 from infomax_terms import few
 from jaxtyping import Float, UInt8
 from known_mi import markdown
-from provenance import provenance
+from provenance import provenance, results_folder
 from torch import Tensor
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, Dataset
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
-from dim.capture import capture
 from dim.encoder import Encoder, encode
-from dim.evaluate import Device, resolve_device
+from dim.evaluate import Device, one_line_refusals, resolve_device
 from dim.prior import AdversarialPrior
 from dim.probes import knn_accuracies
 from dim.train import Training
@@ -166,13 +164,7 @@ class Ours:
         self.encoder, self.steps = self.training.model.encoder, self.training.steps
         self.step: Callable[[Tensor], object] = self.training.step
         if graph:
-            self.step = capture(
-                self.training.step,
-                torch.arange(config.batch_size, device=device),
-                model=self.training.model,
-                optimiser=self.training.optimiser,
-                generator=self.training.generator,
-            )
+            self.step = self.training.recorded_step()
         self.batches = self._batches()
 
     def _batches(self) -> Iterator[Tensor]:
@@ -268,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.smoke:
         options = replace(options, rounds=2, steps=1, epochs=min(options.epochs, 1))
     config = replace(PRESETS["paper-local-jsd"], data=options.data)
-    try:
+    with one_line_refusals():
         for name in ("rounds", "steps"):
             if getattr(options, name) < 1:
                 raise ValueError(
@@ -278,16 +270,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = load_data(config.data, seed=config.seed)
         if options.epochs and data.y_train is None:
             raise ValueError("--epochs: expected labelled images, received none; leave it out")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     if options.smoke:
         data, config = few(data), replace(config, head_units=8)
     config = replace(config, image_size=data.x_train.shape[-1])
-    out = options.out or (
-        Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    )
-    out.mkdir(parents=True, exist_ok=True)
+    out = results_folder(options.out, smoke=options.smoke)
 
     speeds = measure(config, data, options, device)
     print(table(speeds))

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 from infomax_terms import few
-from provenance import provenance
+from provenance import provenance, results_folder
 
 from dim import PRESETS, load_data
 from dim.checkpoint import untrained_encoder
@@ -69,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         after = f"after {config.epochs} epochs"
         encoders = {"untrained": untrained_encoder(run), after: model.encoder}
         codes = {title: codes_of(encoder, data) for title, encoder in encoders.items()}
-    default = Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    out = options.out or default
-    out.mkdir(parents=True, exist_ok=True)
+    out = results_folder(options.out, smoke=options.smoke)
     precision = draw_side_by_side(codes, data, path=out / f"{NAME}.png", seed=options.seed)
     settings = asdict(options) | {"data": Path(options.data).name}
     del settings["out"]

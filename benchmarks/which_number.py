@@ -11,7 +11,6 @@ Four figures for docs/which_number.md:
 import functools
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 from known_mi_laws import blobs
-from provenance import provenance
+from provenance import provenance, results_folder
 from side_by_side import side_by_side
 from tqdm import tqdm
 
@@ -228,9 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = Options(
             n=100, nats=(0, 1), samples=(100, 120), steps=5, workers=1, smoke=True, out=options.out
         )
-    default = Path(tempfile.mkdtemp()) if options.smoke else Path(__file__).parent / "results"
-    folder = options.out or default
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = results_folder(options.out, smoke=options.smoke)
     jobs = plan(options)
     work = functools.partial(run, steps=options.steps)
     rows = list(tqdm(side_by_side(work, jobs, options.workers), total=len(jobs)))

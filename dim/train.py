@@ -34,15 +34,17 @@ from dim.checkpoint import (
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData
 from dim.decoder import draw_reconstructions
-from dim.encoder import Features, encode
+from dim.encoder import Features
 from dim.evaluate import (
     Device,
     images_of,
+    one_line_refusals,
     probe_table,
     resolve_device,
     write_report,
 )
 from dim.health import alarms, measure
+from dim.measures import codes_of
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
 from dim.parallel import in_turn, joined, processes, rank, shared
@@ -174,6 +176,16 @@ class Training:
         self.taken += 1
         return losses, features
 
+    def recorded_step(self) -> Callable[[Tensor], tuple[Losses, Features]]:
+        """`step` as a CUDA graph; see `capture`."""
+        return capture(
+            self.step,
+            torch.arange(self.batch_size, device=self.images.device),
+            model=self.model,
+            optimiser=self.optimiser,
+            generator=self.generator,
+        )
+
 
 def train(
     config: TrainConfig,
@@ -229,14 +241,7 @@ def train(
 
     step_of: Callable[[Tensor], tuple[Losses, Features]] = training.step
     if graph:
-        example = torch.arange(config.batch_size, device=device)
-        step_of = capture(
-            training.step,
-            example,
-            model=training.model,
-            optimiser=training.optimiser,
-            generator=training.generator,
-        )
+        step_of = training.recorded_step()
     steps, first = training.steps, rank() == 0
     saved, cost = -math.inf, 0.0
     with (
@@ -329,20 +334,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     preset.add_argument("--preset", choices=PRESETS, default="default")
     argv = sys.argv[1:] if argv is None else argv
     try:
-        options = tyro.cli(
-            Options,
-            prog="python -m dim.train",
-            args=argv,
-            default=Options(PRESETS[preset.parse_known_args(argv)[0].preset]),
-        )
-        run = (
-            options.out
-            or Path("runs") / f"{options.config.preset}-{Path(options.config.data).stem}"
-        )
-        _train_and_evaluate(options, run)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        with one_line_refusals():
+            options = tyro.cli(
+                Options,
+                prog="python -m dim.train",
+                args=argv,
+                default=Options(PRESETS[preset.parse_known_args(argv)[0].preset]),
+            )
+            run = (
+                options.out
+                or Path("runs") / f"{options.config.preset}-{Path(options.config.data).stem}"
+            )
+            _train_and_evaluate(options, run)
     except KeyboardInterrupt:
         kept = (
             f"{run} keeps its last checkpoint: go on with --resume"
@@ -377,9 +380,10 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     if (term := model.reconstruction_term) is not None:
         path = run / "reconstructions.png"
         draw_reconstructions(encoder, term.decoder, data.x_test, path=path)
-    queries, gallery = (encode(encoder, images) for images in (data.x_test, data.x_train))
-    draw_neighbours(queries, gallery, data, path=run / "neighbours.png", seed=config.seed)
-    print(write_report(run, probe_table(encoder, untrained_encoder(run).to(device), data), data))
+    codes, path = codes_of(encoder, data), run / "neighbours.png"
+    draw_neighbours(codes.test, codes.train, data, path=path, seed=config.seed)
+    untrained = untrained_encoder(run).to(device)
+    print(write_report(run, probe_table(encoder, untrained, data, codes=codes), data))
     print(f"{run}: report.html, report.md, metrics.csv, encoder.safetensors and the figures")
 
 
