@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from infomax_terms import few
 from provenance import provenance
@@ -40,6 +40,8 @@ class TrainingOptions:
     """A run for each."""
     epochs: int | None = None
     """In place of each preset's own number; the table says so."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of convolutions and matrix products; see python -m dim.train."""
     mlp_epochs: int = 200
     """Epochs of the paper's probe; 0 leaves it out."""
     minutes: float = 60.0
@@ -118,7 +120,7 @@ def carry_out(
     """Run what is missing, in order, seed by seed; save after each.
 
     Args:
-        runs: Configurations by name; data, seed and epochs are the options'.
+        runs: Configurations by name; data, seed, epochs and precision are the options'.
         options: From `in_place`.
         look: What a row says of a trained model.
         path: File of the results.
@@ -126,7 +128,7 @@ def carry_out(
         argv: Its command line.
 
     Returns:
-        The rows of these images that the file now has.
+        The rows of these images and this precision that the file now has.
 
     Raises:
         ValueError: If a run cannot be had as asked.
@@ -139,19 +141,25 @@ def carry_out(
         del settings[place]
     command = [source if a == options.data else a for a in argv]
     made = provenance(f"{script}.py", command, settings, device.type)
-    rows = known_rows(path)
+    rows, of_these = known_rows(path), {"source": source, "precision": options.precision}
     with time_limit(options.minutes):
         for seed in options.seeds:
             for name, config in runs.items():
                 epochs = options.epochs or config.epochs
-                wanted = {"run": name, "seed": seed, "epochs": epochs, "source": source}
+                wanted = {"run": name, "seed": seed, "epochs": epochs, **of_these}
                 if any(wanted.items() <= row.items() for row in rows):
                     continue
                 print(f"{name}, seed {seed}, {epochs} epochs", file=sys.stderr)
-                config = replace(config, data=options.data, seed=seed, epochs=epochs)
+                config = replace(
+                    config,
+                    data=options.data,
+                    seed=seed,
+                    epochs=epochs,
+                    precision=options.precision,
+                )
                 rows.append(wanted | run(name, config, options, look) | made)
                 write_atomically(path, lambda part: part.write_text(as_json(rows)))
-    return [row for row in rows if row["source"] == source]
+    return [row for row in rows if of_these.items() <= row.items()]
 
 
 def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) -> Row:
@@ -163,7 +171,8 @@ def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) ->
         config = replace(config, head_units=8, batch_size=batch_size)
     config = replace(config, image_size=data.x_train.shape[-1])
     short = name.replace(", ", "-").replace(" ", "-")
-    folder = options.folder / Path(config.data).stem / f"{short}-{config.epochs}-{config.seed}"
+    of_run = f"{short}-{config.epochs}-{config.precision}-{config.seed}"
+    folder = options.folder / Path(config.data).stem / of_run
     start = time.perf_counter()
     graph = options.graph and config.views == 1
     train(config, data, folder, device=device, resume=True, graph=graph)

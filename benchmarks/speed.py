@@ -183,8 +183,11 @@ def variants(config: TrainConfig, data: ImageData, device: torch.device) -> dict
         "port": Port(config, data, device),
         "eager": Ours(config, data, device, graph=False),
     }
-    if device.type == "cuda":
+    if device.type == "cuda":  # where all but the port is bfloat16 as it is
         made["graph"] = Ours(config, data, device, graph=True)
+    else:
+        half = replace(config, precision="bfloat16")
+        made["eager, bfloat16"] = Ours(half, data, device, graph=False)
     return made
 
 

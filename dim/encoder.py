@@ -91,9 +91,8 @@ class Encoder(nn.Module):
                 f"images: expected bytes or floats in [0, 1], received floats from "
                 f"{images.min():.3g} to {images.max():.3g}; rescale them, the encoder normalises"
             )
-        return ((images - self.centre) * self.scale).contiguous(
-            memory_format=torch.channels_last if images.is_cuda else torch.contiguous_format
-        )
+        # Convolutions are faster with channels last, on CUDA and on most CPUs.
+        return ((images - self.centre) * self.scale).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -103,8 +103,7 @@ class Training:
         if not config.class_conditional:
             self.labels = None  # nothing else may see them
         self.model = build_model(config, self.images.shape[-1], classes).to(device).train()
-        if device.type == "cuda":
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shared = shared(self.model)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(),
@@ -118,6 +117,9 @@ class Training:
         self.batch_size = config.batch_size
         self.steps = len(self.images) // config.batch_size
         self.augment = augmentation(self.images.shape[-1]) if config.views == 2 else None
+        self.bfloat16 = config.precision == "bfloat16" or (
+            config.precision == "auto" and device.type == "cuda"
+        )
         self.seed, self.taken = config.seed, 0
 
     def restore(self, state: TrainingState) -> None:
@@ -165,10 +167,9 @@ class Training:
 
     def step(self, batch: Int64[Tensor, " B"]) -> tuple[Losses, Features]:
         """Learn from a batch."""
-        device = self.images.device.type
         labels = None if self.labels is None else self.labels[batch]
         images, others = self.views(batch)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.bfloat16):
             losses, features = self.shared(images, labels, others=others, generator=self.generator)
         self.optimiser.zero_grad()
         (losses.total + losses.adversary).backward()

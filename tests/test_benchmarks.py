@@ -175,7 +175,7 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
     assert again.stdout == first.stdout
     rows = json.loads((tmp_path / "results" / "presets.json").read_text())["rows"]
     assert [row["run"] for row in rows] == ["default", "vae"]
-    assert {row["source"] for row in rows} == {"digits"}
+    assert {(row["source"], row["precision"]) for row in rows} == {("digits", "auto")}
     assert rows[0]["command"].startswith("python benchmarks/presets.py --data digits --runs vae")
     assert {probe["layer"] for probe in rows[0]["probes"]} == {"z_mean", "hidden", "conv"}
 

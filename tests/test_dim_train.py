@@ -161,14 +161,29 @@ def assert_bitwise_equal(a, b):
         assert [row["epoch"] for row in state.history] == list(range(1, len(table(run)) + 1))
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path, views):
-    config, data = dataclasses.replace(config, views=views), load_data(str(npz))
+@pytest.mark.parametrize("change", [{}, {"views": 2}, {"precision": "bfloat16"}])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path, change):
+    config, data = dataclasses.replace(config, **change), load_data(str(npz))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train.train(config, data, whole, device=CPU)
     train.train(dataclasses.replace(config, epochs=1), data, parts, device=CPU)
     train.train(config, data, parts, device=CPU, resume=True)
     assert_bitwise_equal(whole, parts)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_convolutions_and_products_have_the_precision_asked_for(config, npz, precision):
+    """On a CPU; losses, weights and the optimiser's moments are float32 in any case."""
+    config = dataclasses.replace(config, precision=precision)
+    training, seen = train.Training(config, load_data(str(npz)), CPU), set()
+    for module in training.model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    losses, _ = training.step(training.batches()[0])
+    assert seen == {torch.bfloat16 if precision == "bfloat16" else torch.float32}
+    assert {loss.dtype for loss in losses} == {torch.float32}
+    moments = [state["exp_avg"] for state in training.optimiser.state.values()]
+    assert {t.dtype for t in (*moments, *training.model.parameters())} == {torch.float32}
 
 
 def test_the_two_view_preset_cut_small_trains_and_resumes_bitwise(tmp_path):
