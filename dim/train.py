@@ -110,7 +110,7 @@ class Training:
             lr=config.learning_rate,
             betas=(config.adam_beta1, 0.999),
             eps=config.adam_eps,
-            fused=device.type == "cuda",
+            fused=True,
             capturable=device.type == "cuda",
         )
         self.generator = torch.Generator(device).manual_seed(config.seed)
