@@ -17,7 +17,6 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dim.checkpoint import (
@@ -30,7 +29,7 @@ from dim.checkpoint import (
 from dim.config import TrainConfig
 from dim.data import ImageData, load_data
 from dim.encoder import Layer, encode
-from dim.measures import Codes, Measure, codes_of, measures_of
+from dim.measures import Codes, Measure, codes_of, measures_of, pixels_of
 from dim.page import page
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
 from dim.reconstruction import reconstruction_measures
@@ -148,8 +147,8 @@ def probe_pixels(data: ImageData, battery: Battery = QUICK) -> list[ProbeRow]:
     """Probe the images as they are."""
     if data.y_train is None or data.y_test is None:
         return []
-    train, test = _centred(data.x_train), _centred(data.x_test)
-    return [_probe("pixels", "none", train, test, data, battery)]
+    pixels = pixels_of(data)
+    return [_probe("pixels", "none", pixels.train, pixels.test, data, battery)]
 
 
 def _probe(
@@ -172,11 +171,6 @@ def _probe(
         of_mlp = mlp_accuracy(*points, epochs=battery.mlp_epochs)
         accuracy |= {"MLP": of_mlp.last, "MLP, validated": of_mlp.validated}
     return ProbeRow(layer, encoder, train_x.shape[1], accuracy, len(test))
-
-
-def _centred(images: UInt8[Tensor, "N 3 h w"]) -> Float[Tensor, "N 3 h w"]:
-    """Pixels in [-1, 1]: cosine similarity is the fairer to them when mid-grey is the origin."""
-    return images / 127.5 - 1
 
 
 def report(

@@ -48,7 +48,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Codes:
-    """z_mean of all images of a data set.
+    """z_mean of all images of a data set, or what is compared with it.
 
     Attributes:
         train: Of the training images.
@@ -62,6 +62,11 @@ class Codes:
 def codes_of(encoder: nn.Module, data: ImageData) -> Codes:
     """Encode both parts of a data set."""
     return Codes(encode(encoder, data.x_train), encode(encoder, data.x_test))
+
+
+def pixels_of(data: ImageData) -> Codes:
+    """The images as they are, in [-1, 1]: with mid-grey as origin, cosine is fairest to them."""
+    return Codes(*(images.flatten(1) / 127.5 - 1 for images in (data.x_train, data.x_test)))
 
 
 def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measure]:

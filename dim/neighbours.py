@@ -3,6 +3,7 @@
 ``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder. Of several runs
 ``python -m dim.neighbours RUN RUN ... --out FILE`` draws a panel each, with the same queries: the
 comparison of the blog (Su 2018), whose runs are of the global term, of the local one, and of both.
+``--references`` adds raw pixels and the encoder before training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,16 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from dim.checkpoint import RunError, load_config, load_encoder, write_atomically
+from dim.checkpoint import (
+    RunError,
+    load_config,
+    load_encoder,
+    untrained_encoder,
+    write_atomically,
+)
 from dim.data import ImageData
 from dim.evaluate import Device, check_same, images_of, one_line_refusals, resolve_device
-from dim.measures import Codes, codes_of
+from dim.measures import Codes, codes_of, pixels_of
 from dim.probes import nearest
 
 QUERIES = 10
@@ -196,6 +203,8 @@ class Options:
     """Folders of runs of `python -m dim.train`; several are drawn side by side."""
     out: Path | None = None
     """PNG to write; by default neighbours.png in the folder of the run, if it is one."""
+    references: bool = False
+    """Draw beside them what raw pixels find alike, and the first run's encoder before training."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
 
@@ -217,10 +226,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         encoders = [load_encoder(run).to(device) for run in runs]
         data = images_of(config)
         codes = [codes_of(encoder, data) for encoder in encoders]
-        if len(runs) > 1:
+        if len(runs) > 1 or options.references:
             names = [run.name for run in runs]
             titles = names if len(set(names)) == len(names) else map(str, runs)
             by_title = dict(zip(titles, codes, strict=True))
+            if options.references:
+                untrained = codes_of(untrained_encoder(runs[0]).to(device), data)
+                by_title = {"raw pixels": pixels_of(data), "untrained": untrained} | by_title
             precision = draw_side_by_side(by_title, data, path=path, seed=config.seed)
         else:
             (code,) = codes

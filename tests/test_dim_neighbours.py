@@ -272,3 +272,25 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
         main([str(run)])
     assert exit.value.code == 2
     assert capsys.readouterr().err == "error: run: expected a run folder\n"
+
+
+def test_references_are_drawn_before_the_runs(run, data, capsys, monkeypatch):
+    def untrained(run):
+        encoder = Colour()
+        nn.init.constant_(encoder.scale, -1)  # by cosine as good as trained, but it is another
+        return encoder
+
+    monkeypatch.setattr(dim.neighbours, "untrained_encoder", untrained)
+    out = run / "n.png"
+    main([str(run / "mine"), "--references", "--out", str(out), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    parts = (data.x_train, data.x_test)
+    codes = {
+        "raw pixels": Codes(*((x.flatten(1) - 127.5) / 127.5 for x in parts)),
+        "untrained": Codes(*(x[:, :, 0, 0] / -255 for x in parts)),
+        "mine": Codes(*(x[:, :, 0, 0] / 255 for x in parts)),
+    }
+    expected = draw_side_by_side(codes, data, path=run / "twin.png", seed=3)
+    lines = [f"precision@9, {name}: {100 * share:.1f} %" for name, share in expected.items()]
+    assert printed.splitlines()[:3] == lines
+    assert out.read_bytes() == (run / "twin.png").read_bytes()
