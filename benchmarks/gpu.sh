@@ -4,8 +4,8 @@
 #   benchmarks/gpu.sh cifar10.npz [RESULTS] [STAGE ...]
 #
 # A stage that is cut off goes on from its checkpoint, and what is done is skipped, so the same
-# command is given until it says that nothing is missing. Results: RESULTS/presets.json and
-# RESULTS/infomax_negatives.json.
+# command is given until it says that nothing is missing. Results: RESULTS/presets.json,
+# RESULTS/presets_neighbours.png and RESULTS/infomax_negatives.json.
 set -euo pipefail
 data=${1:?usage: benchmarks/gpu.sh DATA [RESULTS] [STAGE ...]}
 results=${2:-benchmarks/results}
@@ -22,7 +22,7 @@ stage() {
     local-jsd) presets paper-local-jsd ;;
     speed) "$python" benchmarks/speed.py --data "$data" --out "$results" --steps 200 --epochs 10 ;;
     local-infonce) presets paper-local-infonce ;;
-    su-kl) presets "su-kl*" ;;
+    su-kl) presets "su-kl*" --neighbours ;;
     default) presets "default*" ;;
     global) presets paper-global paper-local-global ;;
     local-dv) presets paper-local-dv ;;

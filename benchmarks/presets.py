@@ -5,19 +5,33 @@
 What takes longer than `--minutes` goes on with the same command (see resumable.py).
 """
 
+import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import tyro
 from known_mi import chosen, markdown
-from resumable import NOT_RUN, Row, TrainingOptions, carry_out, in_place, over_seeds
+from resumable import (
+    NOT_RUN,
+    Row,
+    TrainingOptions,
+    as_told,
+    carry_out,
+    folder_of,
+    images,
+    in_place,
+    made_by,
+    over_seeds,
+)
 
 from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
-from dim.evaluate import LAYERS, Battery, one_line_refusals, probe_encoder
+from dim.evaluate import LAYERS, Battery, one_line_refusals, probe_encoder, resolve_device
 from dim.measures import codes_of, measures_of
+from dim.neighbours import draw_runs
 
 COLUMNS = ("MLP Y", "MLP fc", "MLP conv")  # of LAYERS
 
@@ -57,6 +71,8 @@ class Options(TrainingOptions):
 
     runs: tuple[str, ...] = ()
     """Which (su-kl*); default: all."""
+    neighbours: bool = False
+    """Also draw what each of them finds alike, the first seed's, beside pixels and no training."""
 
 
 def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
@@ -104,6 +120,32 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
     return markdown(header, lines)
 
 
+def compare(
+    runs: Mapping[str, TrainConfig],
+    rows: Sequence[Row],
+    options: Options,
+    path: Path,
+    argv: Sequence[str],
+) -> None:
+    """Draw the neighbours of the finished runs, and keep their precision."""
+    seed = options.seeds[0]
+    done = [(row["run"], row["seed"], row["epochs"]) for row in rows]
+    told = {name: as_told(config, options, seed) for name, config in runs.items()}
+    folders = {
+        name: folder_of(name, config, options)
+        for name, config in told.items()
+        if (name, seed, config.epochs) in done
+    }
+    if not folders:
+        return
+    device, data = resolve_device(options.device), images(options, seed)
+    precision = draw_runs(folders, data, path=path, references=True, device=device, seed=seed)
+    content = made_by(options, "presets", argv) | {"precision_at_9": precision}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    for name, share in precision.items():
+        print(f"precision@9, {name}: {100 * share:.1f} %")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table."""
     argv = sys.argv[1:] if argv is None else argv
@@ -115,7 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         look = partial(probed, battery=Battery(mlp_epochs=options.mlp_epochs))
         path = out / "presets.json"
         rows = carry_out(runs, options, look, path=path, script="presets", argv=argv)
-    print(table(rows, names))
+        print(table(rows, names))
+        if options.neighbours:
+            compare(runs, rows, options, out / "presets_neighbours.png", argv)
 
 
 if __name__ == "__main__":

@@ -133,46 +133,63 @@ def carry_out(
     Raises:
         ValueError: If a run cannot be had as asked.
     """
-    device = resolve_device(options.device)
     path.parent.mkdir(parents=True, exist_ok=True)
-    source = Path(options.data).name
-    settings = asdict(options) | {"data": source}
-    for place in ("out", "folder"):
-        del settings[place]
-    command = [source if a == options.data else a for a in argv]
-    made = provenance(f"{script}.py", command, settings, device.type)
+    source, made = Path(options.data).name, made_by(options, script, argv)
     rows, of_these = known_rows(path), {"source": source, "precision": options.precision}
     with time_limit(options.minutes):
         for seed in options.seeds:
             for name, config in runs.items():
-                epochs = options.epochs or config.epochs
-                wanted = {"run": name, "seed": seed, "epochs": epochs, **of_these}
+                config = as_told(config, options, seed)
+                wanted = {"run": name, "seed": seed, "epochs": config.epochs, **of_these}
                 if any(wanted.items() <= row.items() for row in rows):
                     continue
-                print(f"{name}, seed {seed}, {epochs} epochs", file=sys.stderr)
-                config = replace(
-                    config,
-                    data=options.data,
-                    seed=seed,
-                    epochs=epochs,
-                    precision=options.precision,
-                )
+                print(f"{name}, seed {seed}, {config.epochs} epochs", file=sys.stderr)
                 rows.append(wanted | run(name, config, options, look) | made)
                 write_atomically(path, lambda part: part.write_text(as_json(rows)))
     return [row for row in rows if of_these.items() <= row.items()]
 
 
-def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) -> Row:
-    """One run, from its last checkpoint on, and what there is to see of it."""
-    device = resolve_device(options.device)
-    data = load_data(config.data, seed=config.seed)
-    if options.smoke:
-        data, batch_size = few(data), min(config.batch_size, 64)
-        config = replace(config, head_units=8, batch_size=batch_size)
-    config = replace(config, image_size=data.x_train.shape[-1])
+def made_by(options: TrainingOptions, script: str, argv: Sequence[str]) -> Row:
+    """What made a result."""
+    source = Path(options.data).name
+    settings = asdict(options) | {"data": source}
+    for place in ("out", "folder"):
+        del settings[place]
+    command = [source if a == options.data else a for a in argv]
+    return provenance(f"{script}.py", command, settings, resolve_device(options.device).type)
+
+
+def as_told(config: TrainConfig, options: TrainingOptions, seed: int) -> TrainConfig:
+    """The configuration with what the options say of it."""
+    return replace(
+        config,
+        data=options.data,
+        seed=seed,
+        epochs=options.epochs or config.epochs,
+        precision=options.precision,
+    )
+
+
+def folder_of(name: str, config: TrainConfig, options: TrainingOptions) -> Path:
+    """Where a run is."""
     short = name.replace(", ", "-").replace(" ", "-")
     of_run = f"{short}-{config.epochs}-{config.precision}-{config.seed}"
-    folder = options.folder / Path(config.data).stem / of_run
+    return options.folder / Path(config.data).stem / of_run
+
+
+def images(options: TrainingOptions, seed: int) -> ImageData:
+    """The images of a run; few, for a smoke test."""
+    data = load_data(options.data, seed=seed)
+    return few(data) if options.smoke else data
+
+
+def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) -> Row:
+    """One run, from its last checkpoint on, and what there is to see of it."""
+    device, data = resolve_device(options.device), images(options, config.seed)
+    if options.smoke:
+        config = replace(config, head_units=8, batch_size=min(config.batch_size, 64))
+    config = replace(config, image_size=data.x_train.shape[-1])
+    folder = folder_of(name, config, options)
     start = time.perf_counter()
     graph = options.graph and config.views == 1
     train(config, data, folder, device=device, resume=True, graph=graph)

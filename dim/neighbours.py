@@ -94,6 +94,40 @@ def draw_side_by_side(
     return _draw(found, data, " by cosine similarity", path, seed)
 
 
+def draw_runs(
+    runs: Mapping[str, Path],
+    data: ImageData,
+    *,
+    path: Path,
+    references: bool = False,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> dict[str, float]:
+    """`draw_side_by_side` for the encoders of runs.
+
+    Args:
+        runs: Folders of runs, by the titles of their panels.
+        data: The images, and their labels if there are any.
+        path: PNG to write.
+        references: Whether to begin with raw pixels and the first run's encoder before training.
+        device: Where to compute.
+        seed: Chooses the ten queries.
+
+    Returns:
+        Precision@9 by title, as in `draw_neighbours`.
+
+    Raises:
+        RunError: If a folder is no run or has no weights yet.
+    """
+    encoders = {title: load_encoder(run) for title, run in runs.items()}
+    codes: dict[str, Codes] = {}
+    if references:
+        codes["raw pixels"] = pixels_of(data)
+        encoders = {"untrained": untrained_encoder(next(iter(runs.values()))), **encoders}
+    codes |= {title: codes_of(encoder.to(device), data) for title, encoder in encoders.items()}
+    return draw_side_by_side(codes, data, path=path, seed=seed)
+
+
 def _draw(
     ranked: Mapping[str, Int64[Tensor, "M 9"]],
     data: ImageData,
@@ -223,19 +257,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"--out comparison.png"
             )
         config = load_config(runs[0])
-        encoders = [load_encoder(run).to(device) for run in runs]
         data = images_of(config)
-        codes = [codes_of(encoder, data) for encoder in encoders]
         if len(runs) > 1 or options.references:
             names = [run.name for run in runs]
             titles = names if len(set(names)) == len(names) else map(str, runs)
-            by_title = dict(zip(titles, codes, strict=True))
-            if options.references:
-                untrained = codes_of(untrained_encoder(runs[0]).to(device), data)
-                by_title = {"raw pixels": pixels_of(data), "untrained": untrained} | by_title
-            precision = draw_side_by_side(by_title, data, path=path, seed=config.seed)
+            precision = draw_runs(
+                dict(zip(titles, runs, strict=True)),
+                data,
+                path=path,
+                references=options.references,
+                device=device,
+                seed=config.seed,
+            )
         else:
-            (code,) = codes
+            code = codes_of(load_encoder(runs[0]).to(device), data)
             precision = draw_neighbours(code.test, code.train, data, path=path, seed=config.seed)
     for name, share in precision.items():
         print(f"precision@{NEIGHBOURS}, {name}: {100 * share:.1f} %")

@@ -181,6 +181,22 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
 
 
 @pytest.mark.slow
+def test_presets_are_drawn_beside_pixels_and_no_training(tmp_path):
+    """Of those that are asked for, those that are done."""
+    arguments = ("--data", "digits", "--runs", "default", "--smoke", "--out", "results")
+    done = run(*arguments, "--neighbours", cwd=tmp_path, script="presets.py")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "results" / "presets_neighbours.json").read_text())
+    assert content["command"].endswith("--out results --neighbours")
+    assert list(content["precision_at_9"]) == ["raw pixels", "untrained", "default"]
+    for title, share in content["precision_at_9"].items():
+        assert 0.1 < share < 1
+        assert f"precision@9, {title}: {100 * share:.1f} %" in done.stdout
+    image = matplotlib.image.imread(tmp_path / "results" / "presets_neighbours.png")
+    assert image.shape[1] > 3000
+
+
+@pytest.mark.slow
 def test_presets_stop_when_the_time_is_over(tmp_path):
     arguments = ("--data", "digits", "--runs", "vae", "--smoke", "--minutes", "1e-3")
     done = run(*arguments, "--out", "results", cwd=tmp_path, script="presets.py")
