@@ -191,10 +191,11 @@ PRESETS = {
         adam_beta1=0.9,
         adam_eps=1e-7,
     ),
-    # Terms between two views, by infoNCE, as in Bachman et al. 2019 (AMDIM). ResNet-18 and its 200
-    # epochs are those of lightly's CIFAR-10 benchmark; 128 dimensions are SimCLR's (Chen et al.
-    # 2020), whose batches are of 256 to 4096. Equal weights of both terms and Adam at 1e-3 with its
-    # usual beta1, where SimCLR has LARS, are choices of ours, and not tuned.
+    # Terms between two views, by infoNCE, with all locations of all other images as negatives of a
+    # code, as in Bachman et al. 2019 (AMDIM). ResNet-18 and its 200 epochs are those of lightly's
+    # CIFAR-10 benchmark; 128 dimensions are SimCLR's (Chen et al. 2020), whose batches are of 256
+    # to 4096. Equal weights of both terms and Adam at 1e-3 with its usual beta1, where SimCLR has
+    # LARS, are choices of ours, and not tuned.
     "two-view": TrainConfig(
         preset="two-view",
         views=2,
@@ -202,6 +203,7 @@ PRESETS = {
         z_dim=128,
         stochastic=False,
         objective="infonce",
+        negatives="all-locations",
         alpha=1.0,
         beta=1.0,
         prior="none",
