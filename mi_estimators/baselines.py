@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy.special import gammainccinv, gammaln, ndtr, stdtrit
 from torch import Tensor, nn
 
-from mi_estimators.canonical import Canonical, information_bias
+from mi_estimators.canonical import MANY, Canonical, information_bias, nats_of_noise
 from mi_estimators.critics import Critic
 from mi_estimators.objectives import DV
 from mi_estimators.preprocess import NormalScores
@@ -124,8 +124,14 @@ class TCopula(Baseline):
             raise ValueError(f"df: expected positive numbers, received {self.df}; try (2, 5, 10)")
 
     def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
-        """Choose degrees of freedom; canonical correlations that noise explains are left out."""
+        """Choose degrees of freedom; canonical correlations that noise explains are left out.
+
+        In so many dimensions that noise fits more than half a nat, the Gaussian is the only choice:
+        a scatter matrix would look better on the samples that it was fitted to, and only there.
+        """
         gaussian = EllipticalRatio(Canonical.reproducible(x, y))
+        if nats_of_noise(len(x), x.shape[1], y.shape[1]) > MANY:
+            return gaussian
         return self._best(x, y, gaussian, Canonical.denoised)
 
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mi_estimators.columns import ColumnPerceptrons, curved_pairs
 from mi_estimators.critics import Separable, Shortcut
+from mi_estimators.directions import Form, curved_forms
 
 LARGEST = 1 - 1e-6  # correlation that is told from 1: in float32, there is not much beyond
 MANY = 0.5  # nats of bias from which on directions and correlations need samples of their own
@@ -65,17 +66,21 @@ class Canonical:
         """As `fit`, with the correlations that other samples will show too, and 0 for the others.
 
         Noise fits dim_x dim_y / 2N nats of its own. Where that is much, directions come from three
-        quarters of the samples, and the correlations along them from the last quarter.
+        quarters of the samples, and the deviations and correlations along them from the last one.
         """
         n = len(x)
         if nats_of_noise(n, x.shape[1], y.shape[1]) <= MANY:
             return cls.fit(x, y).denoised(n)
         cut = 3 * n // 4
-        fitted = cls.fit(x[:cut], y[:cut])
+        fitted = cls.fit(x[:cut], y[:cut]).denoised(cut)
         k = len(fitted.correlations)
-        u, v = fitted.x(x[cut:])[:, :k], fitted.y(y[cut:])[:, :k]
-        correlations = (u * v).mean(0) / (u.square().mean(0) * v.square().mean(0)).sqrt()
-        return fitted._keep(correlations, correlations > 3 / math.sqrt(n - cut))
+        u, v = fitted.x(x[cut:]), fitted.y(y[cut:])
+        # White where they were fitted, elsewhere wider.
+        of_x, of_y = (w.square().mean(0).sqrt().clamp(min=1e-6) for w in (u, v))
+        correlations = (u[:, :k] * v[:, :k]).mean(0) / (of_x[:k] * of_y[:k])
+        white = replace(fitted, map_x=fitted.map_x / of_x, map_y=fitted.map_y / of_y)
+        shown_again = correlations > 3 / math.sqrt(n - cut)
+        return white._keep(correlations, shown_again & (fitted.correlations > 0))
 
     def denoised(self, n: int) -> "Canonical":
         """Without the correlations that n samples of independent columns would show as well.
@@ -86,6 +91,22 @@ class Canonical:
         edge = math.sqrt(a * (1 - min(b, 1))) + math.sqrt(b * (1 - min(a, 1)))
         return self._keep(self.correlations, self.correlations > edge + 1 / math.sqrt(n))
 
+    def corrected(self, n: int) -> "Canonical":
+        """With the correlations of the law, where n samples of so many columns show larger ones.
+
+        A correlation ρ that is beyond the edge (`denoised`) comes out as r, with ρ² r² =
+        (ρ² + (1 - ρ²) a)(ρ² + (1 - ρ²) b), a and b being columns of x and of y a sample, as all of
+        these grow (Bao et al. 2019). What the directions are fitted to is thus taken off; what they
+        miss, for being fitted, is not.
+        """
+        a, b = len(self.mean_x) / n, len(self.mean_y) / n
+        square = self.correlations.square()
+        # The larger root of (1 - a)(1 - b) p² - 2 half p + ab = 0, p being ρ².
+        half = (square - a * (1 - b) - b * (1 - a)) / 2
+        leading = (1 - a) * (1 - b)
+        root = (half.square() - leading * a * b).clamp(min=0).sqrt()
+        return self._keep(((half + root) / leading).clamp(min=0).sqrt(), square > 0)
+
     def x(self, x: Float[Tensor, "*b dx"]) -> Float[Tensor, "*b ex"]:
         """Canonical coordinates of x."""
         return (x - self.mean_x) @ self.map_x
@@ -94,13 +115,30 @@ class Canonical:
         """Canonical coordinates of y."""
         return (y - self.mean_y) @ self.map_y
 
+    def swapped(self) -> "Canonical":
+        """The same of y and x."""
+        return Canonical(self.mean_y, self.map_y, self.mean_x, self.map_x, self.correlations)
+
+    @property
+    def map_alone(self) -> Float[Tensor, "dx e"]:
+        """`map_x` to those of its coordinates that no coordinate of y correlates with."""
+        paired = self.correlations > 0
+        return torch.cat(
+            [self.map_x[:, : len(paired)][:, ~paired], self.map_x[:, len(paired) :]], 1
+        )
+
     def _keep(self, correlations: Tensor, kept: Tensor) -> "Canonical":
         return replace(self, correlations=correlations.clamp(max=LARGEST).where(kept, 0.0))
 
     @property
     def information(self) -> float:
-        """-1/2 Σ log(1 - ρ²), in nats: what Gaussians with these correlations share."""
-        return -0.5 * torch.log1p(-self.correlations.square()).sum().item()
+        """What Gaussians with these correlations share, in nats."""
+        return gaussian_information(self.correlations)
+
+
+def gaussian_information(correlations: Float[Tensor, " k"]) -> float:
+    """-1/2 Σ log(1 - ρ²), in nats: what Gaussians with these canonical correlations share."""
+    return -0.5 * torch.log1p(-correlations.square()).sum().item()
 
 
 def nats_of_noise(n: int, dim_x: int, dim_y: int) -> float:
@@ -160,10 +198,11 @@ def canonical_critic(
     Where something simple goes on, something else is the likeliest to go on too. So they see each
     column scaled by its multiple correlation, and that of its square, with the other side, and as
     further features the canonical coordinates of columns and of squares, as far as these correlate
-    by more than chance. (In 25 dimensions of equal scale nothing is found.) Last comes the radius
-    |u|² of the white coordinates, which no column shows, and rotations and tails depend on. Pairs
-    of columns that depend on each other in a curved way (`curved_pairs`) get a term of their own:
-    a sum of many such terms is what a perceptron is slow to find.
+    by more than chance. What only combinations of columns show, their squares and products
+    (`curved_forms`), is a feature as well, with the coordinates that it is made of. Last comes the
+    radius |u|² of the white coordinates, which rotations and tails depend on. Pairs of columns that
+    depend on each other in a curved way (`curved_pairs`) get a term of their own: a sum of many
+    such terms is what a perceptron is slow to find.
 
     Args:
         x: Samples that the critic will train on, of columns with variance near 1.
@@ -174,24 +213,30 @@ def canonical_critic(
     """
     widths = (*[hidden] * layers, embedding)
     columns, squares = Canonical.reproducible(x, y), Canonical.reproducible(x**2, y**2)
-    strengths = torch.cat([columns.correlations, squares.correlations])
+    of_x, of_y = columns, columns.swapped()
+    forms = curved_forms((x - of_x.mean_x) @ of_x.map_alone, (y - of_y.mean_x) @ of_y.map_alone)
+    seen = columns.correlations.new_tensor([pair.correlation for pair in forms])
+    strengths = torch.cat([columns.correlations, squares.correlations, seen])
     strongest = strengths.max().clamp(min=1e-3)
     sides = []
-    for samples, linear, quadratic, whitening in (
-        (x, (columns.mean_x, columns.map_x), (squares.mean_x, squares.map_x), columns.map_x),
-        (y, (columns.mean_y, columns.map_y), (squares.mean_y, squares.map_y), columns.map_y),
+    for samples, linear, quadratic, curved in (
+        (x, of_x, squares, [pair.of_u for pair in forms]),
+        (y, of_y, squares.swapped(), [pair.of_v for pair in forms]),
     ):
-        first = _Coordinates(*linear, columns.correlations / strongest)
-        second = _Coordinates(*quadratic, squares.correlations / strongest)
+        first = _Coordinates(linear.mean_x, linear.map_x, linear.correlations / strongest)
+        second = _Coordinates(quadratic.mean_x, quadratic.map_x, quadratic.correlations / strongest)
+        third = _Forms(linear.mean_x, linear.map_alone, curved, seen / strongest)
         relevance = torch.maximum(first.relevance(samples), second.relevance(samples**2))
-        sides.append(_Encoder(first, second, whitening, relevance, widths))
+        relevance /= relevance.max().clamp(min=1e-6)
+        relevance = torch.maximum(relevance, third.coordinates.relevance(samples))
+        sides.append(_Encoder(first, second, third, linear.map_x, relevance, widths))
     f, g = sides
     g.network.start_at_zero()
     pairs = curved_pairs(x, y)
     if not pairs:
         return Separable(f, g)
-    of_x, of_y = (ColumnPerceptrons(list(columns)) for columns in zip(*pairs, strict=True))
-    return Separable(_SideBySide(f, of_x), _SideBySide(g, of_y.start_at_zero()))
+    own_f, own_g = (ColumnPerceptrons(list(numbers)) for numbers in zip(*pairs, strict=True))
+    return Separable(_SideBySide(f, own_f), _SideBySide(g, own_g.start_at_zero()))
 
 
 class _SideBySide(nn.Module):
@@ -229,6 +274,41 @@ class _Coordinates(nn.Module):
         return loadings.square().sum(1).sqrt() / deviations
 
 
+class _Forms(nn.Module):
+    """Coordinates of forms, and the forms' values, scaled by how much these correlate."""
+
+    curvatures: Tensor
+    slopes: Tensor
+    weights: Tensor
+
+    def __init__(self, mean: Tensor, map_: Tensor, forms: list[Form], weights: Tensor) -> None:
+        super().__init__()
+        bases = torch.cat([map_[:, :0], *(map_ @ form.basis.to(map_) for form in forms)], 1)
+        ranks = torch.tensor([len(form.slope) for form in forms], dtype=torch.int64)
+        self.coordinates = _Coordinates(mean, bases, weights.repeat_interleave(ranks))
+        # Of coordinates that are already weighted.
+        curvatures = torch.zeros(len(forms), bases.shape[1], bases.shape[1])
+        slopes = torch.zeros(len(forms), bases.shape[1])
+        end = 0
+        for number, (form, weight) in enumerate(zip(forms, weights.tolist(), strict=True)):
+            own = slice(end, end := end + len(form.slope))
+            curvatures[number, own, own] = form.curvature / weight**2
+            slopes[number, own] = form.slope / weight
+        self.register_buffer("curvatures", curvatures)
+        self.register_buffer("slopes", slopes)
+        self.register_buffer("weights", weights.float())
+
+    @property
+    def width(self) -> int:
+        """Features that are made."""
+        return sum(self.slopes.shape)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        p = self.coordinates(samples)
+        values = torch.einsum("...k,jkl,...l->...j", p, self.curvatures, p) + p @ self.slopes.mT
+        return torch.cat([p, values * self.weights], -1)
+
+
 class _Encoder(nn.Module):
     """Features of one side, and a perceptron with a linear shortcut on them."""
 
@@ -239,19 +319,20 @@ class _Encoder(nn.Module):
         self,
         linear: _Coordinates,
         quadratic: _Coordinates,
+        forms: _Forms,
         whitening: Float[Tensor, "d e"],
         relevance: Float[Tensor, " d"],
         widths: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.linear, self.quadratic = linear, quadratic
+        self.linear, self.quadratic, self.forms = linear, quadratic, forms
         self.register_buffer("whitening", whitening.float())
         # Together, many columns of noise weigh about as much as one that matters.
         least = min(0.25, 1.25 / math.sqrt(len(relevance)))
         found = bool(relevance.any())
-        scales = (relevance / relevance.max()).clamp(min=least) if found else relevance + 1
-        self.register_buffer("scales", scales)
-        features = linear.map.shape[1] + quadratic.map.shape[1] + len(relevance) + 1
+        self.register_buffer("scales", relevance.clamp(min=least) if found else relevance + 1)
+        simple = linear.map.shape[1] + quadratic.map.shape[1] + forms.width
+        features = simple + len(relevance) + 1
         self.network = Shortcut(features, *widths)
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -259,5 +340,5 @@ class _Encoder(nn.Module):
         white = centred @ self.whitening
         # Mean 0 and variance 1 for Gaussians.
         radius = (white.square().mean(-1, keepdim=True) - 1) * math.sqrt(white.shape[-1] / 2)
-        simple = [self.linear(samples), self.quadratic(samples.square())]
+        simple = [self.linear(samples), self.quadratic(samples.square()), self.forms(samples)]
         return self.network(torch.cat([*simple, centred * self.scales, radius], -1))

@@ -119,12 +119,14 @@ class Known(NamedTuple):
         pointwise: T_0 of each sample, unclipped.
         shortfall: R(T_0) - E_P[T_0] on as many samples of a law whose log-ratio *is* T_0: what the
             readout lacks, by its clip and its finite number of pairs, where nothing is lacking.
+        correlations: T_0's canonical ones, 0 where it found none.
         scorer: T_0 for new pairs.
     """
 
     readout: Readout
     pointwise: Tensor
     shortfall: Evaluation
+    correlations: Tensor
     scorer: "Scorer"
 
 
@@ -285,5 +287,6 @@ def read_out_known(
         read_out(known, objective, report, constant=constant, by=by),
         known(report.x, report.y).double().cpu(),
         evaluate(by, blocks).less(mean_of(its(own.x, own.y).cpu())),
+        known.correlations.cpu(),
         Scorer(maps, copy.deepcopy(known).cpu(), constant or 0.0),
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mi_estimators.baselines import Baseline, TCopula
-from mi_estimators.canonical import MANY, nats_of_noise
+from mi_estimators.canonical import MANY, Canonical, gaussian_information, nats_of_noise
 from mi_estimators.critics import Critic
 from mi_estimators.cross_fitting import Fold, MeanScorer, Recipe, cross_fit, split_folds
 from mi_estimators.ksg import KSG
@@ -61,6 +61,9 @@ def estimate_mi(
        far below 0, as the baseline then claims too much; else C. R is the last objective's
        estimate, or InfoNCE's where that bound was tighter on the samples that training stopped
        on. In up to four dimensions nearest `neighbours` take the critic's place.
+
+    Where noise alone would fit more than half a nat (many dimensions), C is E_P[T_0], and what its
+    directions miss for having been found among noise is added (`Canonical.corrected`).
 
     Without baseline and neighbours the value is R(T): of `MIEstimate.kind`, mostly a lower bound.
     The default critic then begins at the log-ratio of a Gaussian like the training rows.
@@ -173,6 +176,11 @@ def combine(
         shortfall = Evaluation.pool(part.shortfall for part in known)
         closed_form = closed.value
         chosen, origin = correct(closed, mean, held_out.estimate, shortfall, ceiling, groups)
+        if noise > MANY and mean.value > 0:
+            missed = missed_by_directions(x, y, [part.correlations for part in known])
+            confirmed = min(max(chosen.value / mean.value, 0.0), 1.0)
+            chosen = Evaluation(chosen.value + confirmed * missed, chosen.influence)
+            closed_form += missed
     if neighbours is not None and few_and_continuous(x, y):
         nearest = neighbours.estimate(x, y)
         # A critic mostly misses something; a closed form must be refuted, and also without the
@@ -209,6 +217,26 @@ def combine(
         ),
         scorer=MeanScorer(tuple(scorers)),
     )
+
+
+def missed_by_directions(
+    x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"], found: Sequence[Float[Tensor, " k"]]
+) -> float:
+    """What Gaussian columns share beyond what directions show that had to be found among noise.
+
+    Args:
+        x: All samples.
+        y: Their partners.
+        found: For each fold, correlations along its directions, on samples that did not choose
+            them, or 0.
+
+    Returns:
+        Nats, of as many correlations as the fold with the most has found.
+    """
+    most = max(int((correlations > 0).sum()) for correlations in found)
+    of_all = Canonical.fit(x, y).denoised(len(x)).corrected(len(x))
+    seen = [gaussian_information(correlations) for correlations in found]
+    return gaussian_information(of_all.correlations[:most]) - sum(seen) / len(seen)
 
 
 def correct(

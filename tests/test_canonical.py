@@ -118,6 +118,58 @@ def test_columns_that_do_not_vary_leave_the_critic_finite():
     assert canonical_critic(x.sign(), y)(x.sign().float(), y.float()).isfinite().all()
 
 
+def spiked(n, dim_x, dim_y, rho, seed=0):
+    """Independent columns, but for the first ones, which correlate by rho."""
+    x, y = noise(n, dim_x, dim_y, seed=seed)
+    y[:, : len(rho)] = rho * x[:, : len(rho)] + (1 - rho**2).sqrt() * y[:, : len(rho)]
+    return x, y
+
+
+@pytest.mark.parametrize(("dim_x", "dim_y"), [(300, 300), (300, 20), (2, 400)])
+def test_correlations_that_many_columns_inflate_are_corrected(dim_x, dim_y):
+    rho, n = torch.tensor([0.9, 0.75]).double(), 3000
+    found = []
+    for seed in range(4):
+        fitted = Canonical.fit(*spiked(n, dim_x, dim_y, rho, seed)).denoised(n)
+        assert (fitted.correlations[:2] > rho + 0.005).all()
+        corrected = fitted.corrected(n)
+        assert not corrected.correlations[2:].any()
+        found.append(corrected.correlations[:2])
+    torch.testing.assert_close(torch.stack(found).mean(0), rho, atol=0.01, rtol=0)
+
+
+def test_few_columns_have_nothing_to_correct():
+    x, y = random_gaussian(3, 4).sample(100_000, generator=seeded())
+    fitted = Canonical.fit(x, y)
+    torch.testing.assert_close(
+        fitted.corrected(len(x)).correlations, fitted.correlations, atol=1e-3, rtol=0
+    )
+
+
+def test_among_many_columns_coordinates_are_white_for_samples_to_come():
+    rho = torch.tensor([0.9, 0.75]).double()
+    x, y = spiked(6000, 150, 150, rho)
+    fitted = Canonical.reproducible(x[:2000], y[:2000])
+    assert (fitted.correlations > 0).sum() == 2
+    u, v = fitted.x(x[2000:]), fitted.y(y[2000:])
+    for w in (u, v):
+        torch.testing.assert_close(w.std(0), torch.ones(150).double(), atol=0.15, rtol=0)
+    along = (u[:, :2] * v[:, :2]).mean(0)
+    torch.testing.assert_close(along, fitted.correlations[:2], atol=0.05, rtol=0)
+
+
+def test_the_same_of_y_and_x():
+    x, y = spiked(500, 4, 6, torch.tensor([0.9, 0.75]).double())
+    fitted = Canonical.reproducible(x, y)
+    swapped = fitted.swapped()
+    assert torch.equal(swapped.x(y), fitted.y(y))
+    assert torch.equal(swapped.y(x), fitted.x(x))
+    # What is not paired correlates with nothing.
+    alone = (y - swapped.mean_x) @ swapped.map_alone
+    assert alone.shape == (500, 4)
+    assert (alone.mT @ fitted.x(x) / 500).abs().max() < 0.2
+
+
 # --- what noise shows -----------------------------------------------------------------------------
 
 
@@ -182,8 +234,9 @@ def test_correlations_are_measured_on_other_samples_where_noise_is_strong():
     x, y = noise(200, 40, 40)  # 4 nats of noise
     y[:, 0] = 0.95 * x[:, 0] + math.sqrt(1 - 0.95**2) * y[:, 0]
     fitted, of_training = Canonical.reproducible(x, y), Canonical.fit(x[:150], y[:150])
-    torch.testing.assert_close(fitted.map_x, of_training.map_x)
-    u, v = of_training.x(x[150:])[:, 0], of_training.y(y[150:])[:, 0]
+    u = of_training.x(x[150:])
+    torch.testing.assert_close(fitted.map_x * u.square().mean(0).sqrt(), of_training.map_x)
+    u, v = u[:, 0], of_training.y(y[150:])[:, 0]
     expected = (u @ v) / (u.norm() * v.norm())
     torch.testing.assert_close(fitted.correlations[0], expected)
     assert fitted.correlations[0] < of_training.correlations[0]

@@ -29,6 +29,7 @@ from mi_estimators.canonical import canonical_critic
 from mi_estimators.cross_fitting import Fold, Known, Recipe, Scorer, split_folds
 from mi_estimators.distributions import (
     CorrelatedGaussian,
+    Embedded,
     Gaussian,
     GaussianMixture,
     NoisyCircles,
@@ -503,7 +504,8 @@ def decided(
         if known is not None:
             lacking = Evaluation(shortfall, spread_of(0.01)[: N // 2])
             terms = torch.full((N // 2,), t_0).double()
-            stated = Known(reading(*known), terms, lacking, scorer_of(Independence()))
+            none = torch.zeros(dim).double()
+            stated = Known(reading(*known), terms, lacking, none, scorer_of(Independence()))
         looks = [Checkpoint(fold, "DV()", 0, 0.0, 0.0)]
         sums = torch.tensor([1.0, 3.0, 0.0, 0.5]) - 2 * fold * torch.arange(4)  # 2, 4, -4, -5
         scorer = scorer_of(Independence())
@@ -522,6 +524,34 @@ def decided(
     recipe = Recipe((DV(),), None, None, (), baseline, Budget(), torch.device("cpu"))
     x, y = torch.randn(2, N, dim, generator=seeded(1)).double()
     return combine(recipe, neighbours, as_samples(x, y), folds)
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ({"critic": (0.6, 0.01), "known": (0.6, 0.01)}, 1.0),  # all that T_0 claims
+        ({"critic": (0.3, 0.01), "known": (0.3, 0.01)}, 0.3 + 0.4 / 2),  # half of it
+        ({"critic": (-0.2, 0.01), "known": (-0.2, 0.01)}, -0.2),  # nothing of it
+        ({"critic": (0.8, 0.01), "known": (0.6, 0.01)}, 1.2),  # and what a critic found besides
+    ],
+)
+def test_what_directions_miss_counts_as_far_as_held_out_samples_confirm_them(
+    monkeypatch, said, value
+):
+    dim = math.isqrt(N) + 1  # squared, and divided by 2N: above half a nat of noise
+    monkeypatch.setattr("mi_estimators.estimate.missed_by_directions", lambda *_: 0.4)
+    result = decided(**said, t_0=0.6, closed_form=5.0, dim=dim)
+    assert result.value == pytest.approx(value, abs=1e-6)
+    assert result.baseline == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rho", [0.8, 0.0])
+def test_among_many_columns_noise_hides_little_of_a_gaussian_and_adds_nothing(rho):
+    law = Embedded(CorrelatedGaussian(2, rho), 150, 150)  # noise fits 7 nats
+    x, y = law.sample(1500, generator=seeded())
+    result = estimate_mi(x, y, budget=Budget(folds=3, steps=50))
+    assert result.origin == "baseline"
+    assert abs(result.value - law.mutual_information()) < min(2 * result.standard_error, 0.15)
 
 
 class Near(KSG):
