@@ -32,6 +32,7 @@ SIGNIFICANT = 2.0  # standard errors from which on a difference counts
 REFUTED = 4.0  # by neighbours: on 200 Gaussian pairs, 1 difference in 50 is above 3 errors
 ROUNDING = 1e-9  # nats that a difference of equal numbers may show
 FEW_DIMENSIONS = 4  # of x and y together, for nearest neighbours
+PER_LABEL = 50  # samples of a combination of labels, on average, that neighbours are found among
 
 
 def estimate_mi(
@@ -60,7 +61,7 @@ def estimate_mi(
        G = R(T) - E_P[T_0], the value is C + G if G exceeds two standard errors; R(T) if G is as
        far below 0, as the baseline then claims too much; else C. R is the last objective's
        estimate, or InfoNCE's where that bound was tighter on the samples that training stopped
-       on. In up to four dimensions nearest `neighbours` take the critic's place.
+       on. In up to four dimensions, labels aside, nearest `neighbours` take the critic's place.
 
     Where noise alone would fit more than half a nat (many dimensions), C is E_P[T_0], and what its
     directions miss for having been found among noise is added (`Canonical.corrected`).
@@ -79,7 +80,7 @@ def estimate_mi(
             pairs all with all, in blocks of up to 1,024.
         preprocess: Maps of x alone and y alone, one after the other, fitted on training rows.
         baseline: `TCopula()`, `GaussianCopula()` or None.
-        neighbours: For few continuous dimensions; None: never.
+        neighbours: For few continuous dimensions, beside labels or not; None: never.
         budget: How much work: folds, steps, batch size.
         groups: A label for each sample, shape `[N]`, where samples are not independent: of one
             patient, or of one stretch of time (`stretches`). A group is never split between
@@ -319,9 +320,18 @@ def pool(readouts: Sequence[Readout], order: Tensor) -> Readout:
 
 
 def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> bool:
-    """Whether nearest neighbours can be trusted: few dimensions, no two samples alike."""
+    """Whether nearest neighbours can be trusted: few dimensions, no two samples alike.
+
+    Columns of two values do not count, as there are for labels (`OneHot`), if there are many
+    samples of each combination: nearest neighbours then have the same, and counting those is the
+    estimator of Ross (2014).
+    """
     both = torch.cat([x, y], 1)
-    return both.shape[1] <= FEW_DIMENSIONS and len(both.unique(dim=0)) == len(both)
+    of_two_values = ((both == both.amin(0)) | (both == both.amax(0))).all(0)
+    labels, numbers = both[:, of_two_values], both[:, ~of_two_values]
+    if not 0 < numbers.shape[1] <= FEW_DIMENSIONS or len(both.unique(dim=0)) < len(both):
+        return False
+    return not labels.shape[1] or PER_LABEL * len(labels.unique(dim=0)) <= len(labels)
 
 
 def _as_objectives(objective: Objective | Sequence[Objective] | None) -> tuple[Objective, ...]:

@@ -32,6 +32,7 @@ from mi_estimators.distributions import (
     Embedded,
     Gaussian,
     GaussianMixture,
+    IntegerPlusUniform,
     NoisyCircles,
     Xor,
     beyond_normal,
@@ -690,6 +691,29 @@ def test_few_and_continuous():
     assert not few_and_continuous(torch.cat([x, y[:, :1]], 1), y)
     assert few_and_continuous(x[:, :1].round(), y[:, :1])
     assert not few_and_continuous(x[:, :1].round(), y[:, :1].round())
+
+
+def test_labels_are_no_dimension_if_there_are_many_samples_of_each():
+    numbers, y = torch.randn(2, 1000, 2, generator=seeded()).double()
+    one_hot = torch.nn.functional.one_hot(torch.arange(1000) % 10).double()
+    assert few_and_continuous(one_hot, y)
+    assert few_and_continuous(torch.cat([one_hot, numbers], 1), y)
+    assert not few_and_continuous(torch.cat([one_hot, numbers, y[:, :1] ** 2], 1), y)
+    many = torch.randn(1000, 10, generator=seeded(1)).sign().double()
+    assert not few_and_continuous(many, y)  # about one sample of each combination
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 10).double()
+    assert not few_and_continuous(every, 1 - every)  # no two alike, and nothing near
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_neighbours_know_labels_beside_a_number(swap):
+    """Of uniform noise about five whole numbers, whose edges a critic rounds off."""
+    law = IntegerPlusUniform(5)
+    pair = law.sample(2000, generator=seeded())
+    x, y = reversed(pair) if swap else pair
+    result = estimate_mi(x, y, budget=Budget(folds=2, steps=50))
+    assert result.origin == "neighbours"
+    assert abs(result.value - law.mutual_information()) < 3 * result.standard_error < 0.06
 
 
 # --- what decides, on samples ---------------------------------------------------------------------
