@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from infomax_terms import few
 from provenance import provenance
 
 from dim import DeepInfoMax, ImageData, TrainConfig, load_data
 from dim.checkpoint import load_model, load_state, write_atomically
+from dim.config import Precision
 from dim.evaluate import Device, resolve_device
 from dim.train import train
 
@@ -40,7 +41,7 @@ class TrainingOptions:
     """A run for each."""
     epochs: int | None = None
     """In place of each preset's own number; the table says so."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of convolutions and matrix products; see python -m dim.train."""
     mlp_epochs: int = 200
     """Epochs of the paper's probe; 0 leaves it out."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -93,7 +95,7 @@ class TrainConfig:
     """Of Adam; 0.5 is what the paper's released code trains with."""
     adam_eps: float = 1e-8
     """Of Adam."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of convolutions and matrix products; scores and losses are float32. By default bfloat16 on
     CUDA and float32 on a CPU; one with AVX-512 BF16 or AMX is up to twice as fast in bfloat16."""
     seed: int = 0

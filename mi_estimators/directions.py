@@ -139,9 +139,17 @@ def _fitted(u: Float[Tensor, "N d"], g: Float[Tensor, " N"]) -> Form:
 def _low_rank(matrix: Float[Tensor, "d d"], slope: Float[Tensor, " d"]) -> Form:
     values, vectors = torch.linalg.eigh(matrix)
     strongest = values.abs().topk(min(RANK, len(values))).indices
-    basis, _ = torch.linalg.qr(torch.cat([vectors[:, strongest], slope[:, None]], 1))
-    turned = basis.mT @ vectors[:, strongest]
-    return Form(basis, turned * values[strongest] @ turned.mT, slope @ basis)
+    return _spanned_by(vectors[:, strongest], values[strongest], slope)
+
+
+def _spanned_by(
+    vectors: Float[Tensor, "d k"], values: Float[Tensor, " k"], slope: Float[Tensor, " d"]
+) -> Form:
+    """A form from the eigenvectors and eigenvalues of its curvature, and its slope."""
+    spanned = torch.cat([vectors, slope[:, None]], 1)
+    basis, _ = torch.linalg.qr(spanned[:, spanned.any(0)])
+    turned = basis.mT @ vectors
+    return Form(basis, turned * values @ turned.mT, slope @ basis)
 
 
 def _beyond_chance(form: Form, n: int) -> Form:
@@ -149,12 +157,9 @@ def _beyond_chance(form: Form, n: int) -> Form:
     chance = 1.5 * math.sqrt(len(form.basis) / n)
     values, vectors = torch.linalg.eigh(form.curvature)
     kept = values.abs() > max(2 * chance, values.abs().max().item() / 2)
-    vectors, values = vectors[:, kept], values[kept]
     slope = form.slope if form.slope.norm() > chance else torch.zeros_like(form.slope)
-    spanned = torch.cat([vectors, slope[:, None]], 1)
-    basis, _ = torch.linalg.qr(spanned[:, spanned.any(0)])
-    turned = basis.mT @ vectors
-    return Form(form.basis @ basis, turned * values @ turned.mT, slope @ basis)
+    left = _spanned_by(vectors[:, kept], values[kept], slope)
+    return left._replace(basis=form.basis @ left.basis)
 
 
 def _of_deviation_1(form: Form, u: Float[Tensor, "N d"]) -> Form:
