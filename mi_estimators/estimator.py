@@ -103,7 +103,7 @@ class MIEstimator(nn.Module):
         with torch.autocast(v.device.type, enabled=False):
             u, v = u.to(_wide(u)), v.to(_wide(v))
             joint = self.critic.score(u, v)
-            product = self.critic.score(u.unsqueeze(-2), v.flatten(0, -2)[drawn.indices])
+            product = self.critic.score(u.unsqueeze(-2), self.negatives.select(v, drawn))
         return PairScores(joint, product, drawn.mask)
 
     def forward(

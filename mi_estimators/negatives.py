@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
@@ -68,6 +68,12 @@ class NegativeSampler(ABC):
     ) -> Negatives:
         """Choose among `positions`, the running numbers of the batch."""
 
+    def select(
+        self, v: Float[Tensor, "N *rest e"], drawn: Negatives
+    ) -> Float[Tensor, "N *rest K e"]:
+        """The encodings at `drawn.indices`; a sampler that draws all of them can return a view."""
+        return v.flatten(0, -2)[drawn.indices]
+
 
 @dataclass(frozen=True)
 class InBatch(NegativeSampler):
@@ -88,6 +94,12 @@ class InBatch(NegativeSampler):
         n, locations = positions.shape[0], positions.ndim - 1
         mask = _independent(n, groups, positions.device)
         return Negatives(positions.movedim(0, -1).unsqueeze(0), mask.view(n, *[1] * locations, n))
+
+    def select(
+        self, v: Float[Tensor, "N *rest e"], drawn: Negatives
+    ) -> Float[Tensor, "1 *rest N e"]:
+        """The batch itself, which a gather would copy and scatter the gradients of."""
+        return v.movedim(0, -2).unsqueeze(0)
 
 
 @dataclass(frozen=True)
@@ -164,6 +176,10 @@ class AllLocations(NegativeSampler):
             positions.view(*[1] * positions.ndim, -1),
             mask.repeat_interleave(each, dim=1).view(n, *[1] * locations, n * each),
         )
+
+    def select(self, v: Float[Tensor, "N *rest e"], drawn: Negatives) -> Float[Tensor, "... K e"]:
+        """The batch itself, as one list."""
+        return v.reshape(*[1] * (v.ndim - 1), -1, v.shape[-1])
 
 
 def _independent(

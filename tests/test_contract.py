@@ -493,6 +493,20 @@ def test_shared_candidates_are_gathered_once():
     assert AllLocations()((N, L)).indices.shape == (1, 1, N * L)
 
 
+@pytest.mark.parametrize("rest", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("negatives", [InBatch(), AllLocations(), Shuffled(2)])
+def test_what_is_selected_is_what_was_drawn(negatives, rest):
+    v = torch.randn(N, *rest, 4)
+    drawn = negatives(v.shape[:-1])
+    assert torch.equal(negatives.select(v, drawn), v.flatten(0, -2)[drawn.indices])
+
+
+@pytest.mark.parametrize("negatives", [InBatch(), AllLocations()])
+def test_a_whole_batch_of_negatives_is_not_copied(negatives):
+    v = torch.randn(N, L, 4)
+    assert negatives.select(v, negatives((N, L))).data_ptr() == v.data_ptr()
+
+
 # --- messages -----------------------------------------------------------------------------------
 
 
