@@ -41,9 +41,10 @@ PROTOCOL = (
     "scored on the test images. k-NN: cosine similarity, unweighted majority vote. Linear: "
     "multinomial logistic regression on standardised features; SVM: linear, squared hinge, one "
     "class against the rest; the penalty of both chosen on a fifth of the training images. MLP: "
-    "200 hidden units, the paper's schedule; mean over the last 100 epochs. MLP, validated: fitted "
-    "on nine tenths, the epoch chosen on the tenth. z_mean is the paper's Y, hidden its fc, z a "
-    "sample of p(z|x). Pixels: scaled to [-1, 1]. ±: binomial standard error of the test accuracy."
+    "200 hidden units, the paper's schedule; mean over the last 100 epochs (of fewer than 200, the "
+    "second half). MLP, validated: fitted on nine tenths, the epoch chosen on the tenth. z_mean is "
+    "the paper's Y, hidden its fc, z a sample of p(z|x). Pixels: scaled to [-1, 1]. ±: binomial "
+    "standard error of the test accuracy."
 )
 
 
