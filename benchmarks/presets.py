@@ -52,6 +52,8 @@ RUNS: dict[str, TrainConfig] = {
     "vae": PRESETS["vae"],
     "class-conditional-vae": PRESETS["class-conditional-vae"],
     "two-view": PRESETS["two-view"],
+    "untrained basic32x32": replace(PRESETS["default"], epochs=0),
+    "untrained su": replace(PRESETS["su-kl"], epochs=0),
 }
 # Hjelm et al. 2019, Table 1, CIFAR-10: Y, fc and conv by the MLP. Those marked (v5) are of the
 # preprint's last version, not checked against the paper.
@@ -134,7 +136,7 @@ def compare(
     folders = {
         name: folder_of(name, config, options)
         for name, config in told.items()
-        if (name, seed, config.epochs) in done
+        if config.epochs and (name, seed, config.epochs) in done  # the untrained come anyway
     }
     if not folders:
         return

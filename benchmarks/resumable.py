@@ -166,7 +166,7 @@ def as_told(config: TrainConfig, options: TrainingOptions, seed: int) -> TrainCo
         config,
         data=options.data,
         seed=seed,
-        epochs=options.epochs or config.epochs,
+        epochs=config.epochs and (options.epochs or config.epochs),  # 0: untrained
         precision=options.precision,
     )
 
@@ -198,11 +198,12 @@ def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) ->
     seen = look(load_model(folder).to(device), data)
     state = load_state(folder)
     assert state is not None
-    speed = [row["images_per_second"] for row in state.history]
+    seconds = [len(data.x_train) / row["images_per_second"] for row in state.history]
+    of_epoch = statistics.median(seconds) if seconds else 0.0
     return {
         "data": data.name,
-        "minutes": round(len(data.x_train) * config.epochs / statistics.median(speed) / 60, 2),
-        "images_per_second": round(statistics.median(speed)),
+        "minutes": round(of_epoch * config.epochs / 60, 2),
+        "images_per_second": round(len(data.x_train) / of_epoch) if seconds else None,
         "seconds_here": round(trained - start, 1),
         "seconds_of_probes": round(time.perf_counter() - trained, 1),
         "graph": graph,

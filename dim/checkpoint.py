@@ -208,6 +208,6 @@ def _part(path: Path) -> Path:
 
 def _write_metrics(history: list[dict[str, float | int]], path: Path) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[-1]))
+        writer = csv.DictWriter(file, fieldnames=history[-1] if history else ())
         writer.writeheader()
         writer.writerows(history)

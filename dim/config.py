@@ -86,7 +86,7 @@ class TrainConfig:
     class_conditional: bool = False
     """Give the KL prior a learned mean for each class (needs labels)."""
     epochs: int = 20
-    """Passes over the training images."""
+    """Passes over the training images; 0 leaves the initial weights, to compare with."""
     batch_size: int = 64
     """Images in a batch; the last, smaller batch is dropped."""
     learning_rate: float = 3e-4
@@ -107,7 +107,7 @@ class TrainConfig:
         Raises:
             ValueError: If a number is too small, or no term is left.
         """
-        least = {"epochs": 1, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
+        least = {"epochs": 0, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
         least |= {"delta": 0, "rho": 0, "kappa": 0, "occlusion": 0, "coarseness": 1}
         least |= {"negatives_k": 1}

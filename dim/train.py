@@ -283,6 +283,8 @@ def train(
                 save_run(run, training.model, training.state(history))
                 saved = time.perf_counter()
                 cost = saved - now
+    if first and not history:
+        save_run(run, training.model, training.state(history))
     return training.model
 
 
@@ -377,7 +379,8 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
         return
     encoder = model.encoder.eval()
     print("evaluating ...", file=sys.stderr)
-    draw_curves(run)
+    if config.epochs:
+        draw_curves(run)
     if (term := model.reconstruction_term) is not None:
         path = run / "reconstructions.png"
         draw_reconstructions(encoder, term.decoder, data.x_test, path=path)

@@ -141,6 +141,17 @@ def test_evaluate_and_neighbours_redo_their_part(npz, tmp_path, capsys):
     assert "| z_mean | trained |" in capsys.readouterr().out
 
 
+def test_no_epochs_leave_the_initial_weights(npz, tmp_path):
+    run = tmp_path / "run"
+    for more in ((), ("--resume",)):
+        run_main(*arguments(npz, run, "--epochs", 0, *more))
+        ours, initial = load_encoder(run).state_dict(), untrained_encoder(run).state_dict()
+        assert all(torch.equal(ours[name], initial[name]) for name in initial)
+    assert table(run) == []
+    assert "| z_mean | trained |" in (run / "report.md").read_text()
+    assert not (run / "curves.png").exists()
+
+
 def table(run):
     """The rows of metrics.csv, but for the speed."""
     with (run / METRICS).open() as file:
@@ -530,7 +541,7 @@ def test_a_run_is_not_resumed_on_another_kind_of_device(config, npz, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"epochs": 0},
+        {"epochs": -1},
         {"z_dim": 0},
         {"head_units": 0},
         {"alpha": -1.0},
