@@ -46,6 +46,7 @@ def provenance(
         "hardware": {
             "cpu": cpu,
             "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         },
         "options": dict(options),
