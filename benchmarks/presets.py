@@ -78,9 +78,12 @@ class Options(TrainingOptions):
 
 
 def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
-    """Probes and measures of a trained model."""
+    """Probes and measures of a trained model: all probes of Y, and of the others the paper's."""
     codes = codes_of(model.encoder, data)
-    rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS, codes=codes)
+    rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS[:1], codes=codes)
+    if battery.mlp_epochs:
+        of_paper = Battery(neighbours=(), linear=False, svm=False, mlp_epochs=battery.mlp_epochs)
+        rows += probe_encoder(model.encoder, "trained", data, of_paper, LAYERS[1:])
     measures = measures_of(model, data, codes)
     return {"probes": [asdict(row) for row in rows], "measures": [asdict(m) for m in measures]}
 

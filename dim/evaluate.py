@@ -54,8 +54,10 @@ class Battery:
 
     neighbours: tuple[int, ...] = (1, 5, 20, 200)
     """k-NN for each of these k; those above the number of training images are left out."""
+    linear: bool = True
+    """Logistic regression."""
     svm: bool = True
-    """A linear support-vector machine beside the logistic regression."""
+    """A linear support-vector machine."""
     mlp_epochs: int = 200
     """Epochs of the paper's probe with one hidden layer; 0 leaves it out."""
 
@@ -165,7 +167,8 @@ def _probe(
     if ks:
         names = [f"{k}-NN" for k in ks]
         accuracy |= zip(names, knn_accuracies(*points, ks=ks), strict=True)
-    accuracy["linear"] = linear_accuracy(*points)
+    if battery.linear:
+        accuracy["linear"] = linear_accuracy(*points)
     if battery.svm:
         accuracy["SVM"] = linear_accuracy(*points, squared_hinge)
     if battery.mlp_epochs:

@@ -139,6 +139,9 @@ def test_a_battery_is_what_is_run(encoder, data):
     assert row.layer == "z"
     assert list(row.accuracy) == ["3-NN", "linear", "SVM", "MLP", "MLP, validated"]
     assert all(0 < accuracy <= 1 for accuracy in row.accuracy.values())
+    alone = Battery(neighbours=(), linear=False, svm=False, mlp_epochs=1)
+    (row,) = probe_table(encoder, encoder, data, alone, ["z"])[:1]
+    assert list(row.accuracy) == ["MLP", "MLP, validated"]
 
 
 @pytest.mark.parametrize("wrong", [{"neighbours": (0,)}, {"mlp_epochs": -1}])
