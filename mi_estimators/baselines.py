@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mi_estimators.canonical import MANY, Canonical, information_bias, nats_of_noise
 from mi_estimators.critics import Critic
+from mi_estimators.mixture import MixtureRatio
 from mi_estimators.objectives import DV
 from mi_estimators.preprocess import NormalScores
 from mi_estimators.readout import Evaluation, evaluate, mean_of, score_blocks
@@ -292,7 +293,7 @@ class Corrected(Critic):
         residual: r, any critic of the same samples.
     """
 
-    def __init__(self, baseline: EllipticalRatio, residual: Critic) -> None:
+    def __init__(self, baseline: EllipticalRatio | MixtureRatio, residual: Critic) -> None:
         super().__init__()
         self.baseline = baseline
         self.residual = residual

@@ -22,6 +22,7 @@ from mi_estimators.baselines import (
 from mi_estimators.canonical import canonical_critic
 from mi_estimators.critics import Critic
 from mi_estimators.estimator import MIEstimator, evaluating
+from mi_estimators.mixture import mixture_ratio
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import Objective
 from mi_estimators.preprocess import Map, Preprocessor, fit_all
@@ -43,6 +44,7 @@ from mi_estimators.result import Checkpoint
 from mi_estimators.samples import Samples, as_samples
 from mi_estimators.training import Budget, train_critic
 
+SIGNIFICANT = 2.0  # standard errors from which on a difference counts
 STOPPING = 4096  # samples at most that decide when to stop
 
 
@@ -201,27 +203,15 @@ def cross_fit(
     easy = Samples(x.float().to(device), y.float().to(device), samples.groups)
     train, stop, report = (easy[rows] for rows in parts)
 
-    critic = copy.deepcopy(recipe.critic)
-    fallbacks: list[Critic] = [Independence()]
-    known: EllipticalRatio | None = None
-    if recipe.baseline is not None:
-        known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
-        fallbacks = [known]
-    start = known
-    if critic is None:
-        critic = canonical_critic(fitted_on.x, fitted_on.y).float()
-        if known is None:  # what is linear need not be learnt by steps
-            start = GaussianCopula().fit(fitted_on.x, fitted_on.y).to(device)
-            fallbacks.append(start)
-    critic = (critic if start is None else Corrected(start, critic)).to(device)
-
-    first = copy.deepcopy(recipe.objectives[0]).to(device)
-    fallback = max(fallbacks, key=lambda f: evaluate(first, score_blocks(f, stop)).value)
     looks: list[Checkpoint] = []
-    for template in recipe.objectives:
+
+    def learn(critic: Critic, template: Objective, fallback: Critic, *, margin: float) -> Critic:
+        """Train a critic; it, or the fallback, if that is better on the stopping part."""
         objective = copy.deepcopy(template).to(device)
         estimator = MIEstimator(critic, objective, recipe.negatives)
-        step = 0
+        # Of several critics trained by one objective, the steps add up.
+        same = [look.step for look in looks if look.objective == repr(template)]
+        before, step = max(same, default=0), 0
         for look in train_critic(
             estimator,
             train,
@@ -229,18 +219,26 @@ def cross_fit(
             fallback=fallback,
             budget=recipe.budget,
             generator=generator,
-            # Only the first critic has independence, or a closed form, to prove wrong.
-            margin=0.0 if looks else 1.0,
+            margin=margin,
         ):
             bar.update(look.step - step)
             bar.set_postfix({"objective on unseen data": f"{look.stop:.3f}"}, refresh=False)
             step = look.step
-            looks.append(Checkpoint(number, repr(template), *look))
+            looks.append(Checkpoint(number, repr(template), before + step, *look[1:]))
         bar.total -= recipe.budget.steps - step
-        critic = estimator.critic
-        if critic is fallback and template is recipe.objectives[0]:
-            break  # no objective that follows has anything to build on
-        fallback = copy.deepcopy(critic)
+        return estimator.critic
+
+    begun, clustered, known, fallback = begin(recipe, fitted_on, stop)
+    first, *others = recipe.objectives
+    critic = learn(begun, first, fallback, margin=1.0)
+    if clustered is not None:
+        behind = on_stop(first, critic, stop).less(on_stop(first, clustered, stop))
+        if not behind.exceeds(1.0, stop.group_numbers()):
+            bar.total += recipe.budget.steps
+            critic = learn(clustered, first, critic, margin=1.0)
+    if critic is not fallback:  # else nothing that follows has anything to build on
+        for template in others:
+            critic = learn(critic, template, copy.deepcopy(critic), margin=0.0)
 
     last = recipe.objectives[-1]
     constant = free_constant(critic, last, stop)
@@ -263,6 +261,55 @@ def cross_fit(
         Scorer((map_x, map_y), critic.cpu(), constant or 0.0),
         min(math.log(len(report)), by.ceiling(size - 1)),
     )
+
+
+class Beginning(NamedTuple):
+    """What training begins with.
+
+    Attributes:
+        critic: What is trained.
+        clustered: The same from the log-ratio of a Gaussian mixture, if the critic is the default
+            one, and there are clusters: to be trained if already this is no worse than the critic.
+        known: The baseline T_0, if there is one.
+        fallback: What the critic has to prove better than.
+    """
+
+    critic: Critic
+    clustered: Critic | None
+    known: EllipticalRatio | None
+    fallback: Critic
+
+
+def begin(recipe: Recipe, fitted_on: Samples, stop: Samples) -> Beginning:
+    """Fit what needs no training to `fitted_on`; the best of it on `stop` is the fallback."""
+    device = recipe.device
+    fallbacks: list[Critic] = [Independence()]
+    known: EllipticalRatio | None = None
+    if recipe.baseline is not None:
+        known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
+        fallbacks = [known]
+    if recipe.critic is not None:
+        own = copy.deepcopy(recipe.critic)
+        critic = own if known is None else Corrected(known, own)
+        return Beginning(critic.to(device), None, known, fallbacks[0])
+    start, residual = known, canonical_critic(fitted_on.x, fitted_on.y).float()
+    if start is None:  # what is linear need not be learnt by steps
+        start = GaussianCopula().fit(fitted_on.x, fitted_on.y).to(device)
+        fallbacks.append(start)
+    clusters = mixture_ratio(fitted_on.x, fitted_on.y)
+    clustered = None if clusters is None else Corrected(clusters, copy.deepcopy(residual))
+    fallback = max(fallbacks, key=lambda f: on_stop(recipe.objectives[0], f, stop).value)
+    return Beginning(
+        Corrected(start, residual).to(device),
+        None if clustered is None else clustered.to(device),
+        known,
+        fallback,
+    )
+
+
+def on_stop(objective: Objective, critic: Critic, stop: Samples) -> Evaluation:
+    """An objective of a critic on the stopping part, with all pairs of its blocks."""
+    return evaluate(copy.deepcopy(objective).to(stop.x.device), score_blocks(critic, stop))
 
 
 @torch.no_grad()

@@ -18,7 +18,14 @@ from tqdm.auto import tqdm
 from mi_estimators.baselines import Baseline, TCopula
 from mi_estimators.canonical import MANY, Canonical, gaussian_information, nats_of_noise
 from mi_estimators.critics import Critic
-from mi_estimators.cross_fitting import Fold, MeanScorer, Recipe, cross_fit, split_folds
+from mi_estimators.cross_fitting import (
+    SIGNIFICANT,
+    Fold,
+    MeanScorer,
+    Recipe,
+    cross_fit,
+    split_folds,
+)
 from mi_estimators.ksg import KSG
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import DV, JSD, Objective
@@ -28,7 +35,6 @@ from mi_estimators.result import MIEstimate
 from mi_estimators.samples import Samples, as_samples, check_estimable, device_of
 from mi_estimators.training import Budget
 
-SIGNIFICANT = 2.0  # standard errors from which on a difference counts
 REFUTED = 4.0  # by neighbours: on 200 Gaussian pairs, 1 difference in 50 is above 3 errors
 ROUNDING = 1e-9  # nats that a difference of equal numbers may show
 FEW_DIMENSIONS = 4  # of x and y together, for nearest neighbours
@@ -57,6 +63,8 @@ def estimate_mi(
     2. `baseline` gives a log-ratio T_0 and its information C in closed form.
     3. A critic r trains on T = T_0 + r: by default first by JSD, whose low variance finds the
        structure, then by DV, whose value is the number in question; stopped on samples of its own.
+       Where the log-ratio of a Gaussian mixture is no worse there than a critic that was trained,
+       a second one begins with that, and the better one goes on.
     4. Held-out samples decide. r counts if T beats T_0 there by two standard errors. With
        G = R(T) - E_P[T_0], the value is C + G if G exceeds two standard errors; R(T) if G is as
        far below 0, as the baseline then claims too much; else C. R is the last objective's
