@@ -255,7 +255,7 @@ def write_report(
     Returns:
         The report.
     """
-    known = ("neighbours.png", "reconstructions.png", "curves.png")
+    known = ("neighbours.png", "reconstructions.png", "classes.png", "curves.png")
     figures = [name for name in known if (run / name).exists()]
     text = report(data, rows, measures, figures=figures)
     found = {

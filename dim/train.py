@@ -33,7 +33,7 @@ from dim.checkpoint import (
 )
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData
-from dim.decoder import draw_reconstructions
+from dim.decoder import draw_classes, draw_reconstructions
 from dim.encoder import Features
 from dim.evaluate import (
     Device,
@@ -384,6 +384,9 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     if (term := model.reconstruction_term) is not None:
         path = run / "reconstructions.png"
         draw_reconstructions(encoder, term.decoder, data.x_test, path=path)
+        if config.class_conditional:
+            means = model.get_parameter("prior.class_means.weight")
+            draw_classes(term.decoder, means, path=run / "classes.png")
     codes, path = codes_of(encoder, data), run / "neighbours.png"
     draw_neighbours(codes.test, codes.train, data, path=path, seed=config.seed)
     untrained = untrained_encoder(run).to(device)

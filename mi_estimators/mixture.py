@@ -9,8 +9,8 @@ from torch.nn.functional import one_hot
 
 from mi_estimators.critics import Critic
 
-COMPONENTS = (2, 3, 4, 6, 8, 12, 16, 24)  # that are tried, for as long as more of them help
-MOST_COLUMNS = 64
+COMPONENTS = (2, 3, 4, 6, 8, 12, 16)  # that are tried, for as long as more of them help
+FEWEST, MOST = 5, 64  # columns: in fewer, perceptrons and nearest neighbours find clusters as well
 ROWS = 2**13  # that mixtures are fitted to
 ITERATIONS, TOLERANCE = 50, 3e-4  # of expectation-maximisation; in nats a sample
 WEAK, STRONG = 1.0, 8.0  # pull of the covariances towards each other; see `Mixture.fit`
@@ -156,17 +156,17 @@ def mixture_ratio(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Mixture
 
     Returns:
         The log-ratio; or None, where one component explains that eighth as well, within two
-        standard errors, or there are too many columns.
+        standard errors, or there are too few columns or too many.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
         >>> cluster = torch.randint(2, (2000, 1), generator=generator)
-        >>> noise = torch.randn(2000, 2, generator=generator)
-        >>> x, y = (6 * cluster - 3 + noise).split(1, dim=1)  # they share a bit: log 2 nats
+        >>> noise = torch.randn(2000, 6, generator=generator)
+        >>> x, y = (4 * cluster - 2 + noise).split(3, dim=1)  # they share a bit: log 2 nats
         >>> abs(mixture_ratio(x, y)(x, y).mean().item() - 0.693) < 0.02
         True
     """
-    if x.shape[1] + y.shape[1] > MOST_COLUMNS:
+    if not FEWEST <= x.shape[1] + y.shape[1] <= MOST:
         return None
     z = torch.cat([x, y], 1)[:ROWS].detach().double().cpu()
     fitting, left_out = z.tensor_split([7 * len(z) // 8])

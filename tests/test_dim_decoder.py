@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dim import PRESETS, Decoder, ReconstructionTerm, build_model
-from dim.decoder import draw_reconstructions
+from dim.decoder import DRAWN, draw_classes, draw_reconstructions
 
 
 def images(n=6, size=16, seed=0):
@@ -91,3 +91,18 @@ def test_images_are_drawn_above_their_reconstructions(tmp_path):
     picture = Image.open(path)
     assert picture.size == (10 * 16 * 3, 2 * 16 * 3)
     assert picture.getpixel((16 * 3, 0)) == tuple(batch[1, :, 0, 0].tolist())
+
+
+def test_a_column_for_each_class_begins_with_the_image_of_its_mean(tmp_path):
+    decoder = Decoder(3, 16, channels=8)
+    means = torch.randn(2, 3)
+    path = tmp_path / "classes.png"
+    draw_classes(decoder, means, path=path)
+    picture = Image.open(path)
+    assert picture.size == (2 * 16 * 3, (1 + DRAWN) * 16 * 3)
+    with torch.no_grad():
+        image = decoder.eval()(means)[1]
+    expected = ((image[:, 0, 0] + 1) * 127.5).round().tolist()
+    assert picture.getpixel((16 * 3, 0)) == tuple(map(int, expected))
+    rows = [picture.crop((0, row * 48, 96, row * 48 + 48)).tobytes() for row in range(1 + DRAWN)]
+    assert len(set(rows)) == 1 + DRAWN

@@ -8,7 +8,7 @@ from mi_estimators import JSD, GaussianCopula, TCopula, cross_fitting, estimate_
 from mi_estimators.baselines import Corrected, EllipticalRatio, Independence
 from mi_estimators.cross_fitting import Recipe, begin
 from mi_estimators.distributions import CorrelatedGaussian, GaussianMixture
-from mi_estimators.mixture import MOST_COLUMNS, Mixture, MixtureRatio, mixture_ratio, seeded_shares
+from mi_estimators.mixture import FEWEST, MOST, Mixture, MixtureRatio, mixture_ratio, seeded_shares
 from mi_estimators.samples import Samples
 from mi_estimators.testing import check_critic
 from mi_estimators.training import Budget
@@ -100,22 +100,24 @@ def test_the_search_leaves_the_global_generator_alone_and_is_reproducible():
     assert torch.equal(first.joint.means, second.joint.means)
 
 
-def test_one_component_or_too_many_columns_have_no_mixture():
+def test_one_component_or_columns_that_others_manage_have_no_mixture():
     assert mixture_ratio(*CorrelatedGaussian.with_mi(3, 1).sample(3000, generator=seeded())) is None
-    x = torch.randn(500, MOST_COLUMNS, generator=seeded())
+    x = torch.randn(500, MOST, generator=seeded())
     x[:250] += 5
-    assert mixture_ratio(x[:, : MOST_COLUMNS - 1], x[:, -1:]) is not None
-    assert mixture_ratio(x, x[:, -1:]) is None
+    for columns, found in ((FEWEST - 1, False), (FEWEST, True), (MOST, True), (MOST + 1, False)):
+        u, v = x[:, :1], x[:, :1].expand(-1, columns - 1) if columns > MOST else x[:, 1:columns]
+        assert (mixture_ratio(u, v) is not None) == found
 
 
 @pytest.mark.parametrize("column", [torch.zeros(400), torch.arange(400) % 2], ids=["0", "labels"])
 def test_columns_that_do_not_vary_within_a_component_give_finite_numbers(column):
-    x = (torch.randn(400, 2, generator=seeded()) + 4 * column[:, None]).double()
-    found = mixture_ratio(x, column[:, None].double())
+    y = column[:, None].double()
+    x = torch.randn(400, 4, generator=seeded()) + 4 * y
+    found = mixture_ratio(x, y)
+    assert (found is None) == (not column.any())
     if found is not None:
-        assert found(x, column[:, None].double()).isfinite().all()
-    z = column[:, None].double()
-    assert Mixture.fit(z, seeded_shares(z, 4), 1.0)(z).isfinite().all()
+        assert found(x, y).isfinite().all()
+    assert Mixture.fit(y, seeded_shares(y, 4), 1.0)(y).isfinite().all()
 
 
 # --- Its place in an estimate -----------------------------------------------------------------
