@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.polynomial.hermite_e import hermegauss, hermevander
 from numpy.polynomial.legendre import legvander
 from scipy.special import factorial, ndtr
@@ -15,6 +15,11 @@ DEGREE = 4  # of the polynomials that the search looks at
 LEVEL = 1e-3  # nominal probability that the search finds anything where there is nothing
 MOST = 32  # pairs
 NUMBERS, PRODUCTS = 2**21, 2_000_000_000  # that the search is limited to: of samples, of pairs
+
+
+def two_valued(samples: Float[Tensor, "N d"]) -> Bool[Tensor, " d"]:
+    """Which columns have no more than two values, as there are for labels (`OneHot`)."""
+    return ((samples == samples.amin(0)) | (samples == samples.amax(0))).all(0)
 
 
 def curved_pairs(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from mi_estimators.baselines import Baseline, TCopula
 from mi_estimators.canonical import MANY, Canonical, gaussian_information, nats_of_noise
+from mi_estimators.columns import two_valued
 from mi_estimators.critics import Critic
 from mi_estimators.cross_fitting import (
     SIGNIFICANT,
@@ -335,8 +336,8 @@ def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> bo
     estimator of Ross (2014).
     """
     both = torch.cat([x, y], 1)
-    of_two_values = ((both == both.amin(0)) | (both == both.amax(0))).all(0)
-    labels, numbers = both[:, of_two_values], both[:, ~of_two_values]
+    of_labels = two_valued(both)
+    labels, numbers = both[:, of_labels], both[:, ~of_labels]
     if not 0 < numbers.shape[1] <= FEW_DIMENSIONS or len(both.unique(dim=0)) < len(both):
         return False
     return not labels.shape[1] or PER_LABEL * len(labels.unique(dim=0)) <= len(labels)

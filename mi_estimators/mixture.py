@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from mi_estimators.columns import two_valued
 from mi_estimators.critics import Critic
 
 COMPONENTS = (2, 3, 4, 6, 8, 12, 16)  # that are tried, for as long as more of them help
@@ -14,7 +15,7 @@ FEWEST, MOST = 5, 64  # columns: in fewer, perceptrons and nearest neighbours fi
 ROWS = 2**13  # that mixtures are fitted to
 ITERATIONS, TOLERANCE = 50, 3e-4  # of expectation-maximisation; in nats a sample
 WEAK, STRONG = 1.0, 8.0  # pull of the covariances towards each other; see `Mixture.fit`
-LEAST_VARIANCE = 1e-3  # of columns that vary by 1: a label does not vary within its component
+LEAST_VARIANCE = 1e-3  # of columns that vary by 1: some do not vary within a component
 
 
 class Mixture(nn.Module):
@@ -156,7 +157,8 @@ def mixture_ratio(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Mixture
 
     Returns:
         The log-ratio; or None, where one component explains that eighth as well, within two
-        standard errors, or there are too few columns or too many.
+        standard errors, or there are too few columns or too many, or labels, which are normal in
+        no component.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -166,9 +168,9 @@ def mixture_ratio(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> Mixture
         >>> abs(mixture_ratio(x, y)(x, y).mean().item() - 0.693) < 0.02
         True
     """
-    if not FEWEST <= x.shape[1] + y.shape[1] <= MOST:
+    z = torch.cat([x[:ROWS], y[:ROWS]], 1).detach().double().cpu()
+    if not FEWEST <= z.shape[1] <= MOST or two_valued(z).any():
         return None
-    z = torch.cat([x, y], 1)[:ROWS].detach().double().cpu()
     fitting, left_out = z.tensor_split([7 * len(z) // 8])
     pull = WEAK
     best = Mixture.fit(fitting, seeded_shares(fitting, 1), pull)
