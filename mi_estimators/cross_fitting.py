@@ -283,28 +283,24 @@ class Beginning(NamedTuple):
 def begin(recipe: Recipe, fitted_on: Samples, stop: Samples) -> Beginning:
     """Fit what needs no training to `fitted_on`; the best of it on `stop` is the fallback."""
     device = recipe.device
-    fallbacks: list[Critic] = [Independence()]
     known: EllipticalRatio | None = None
     if recipe.baseline is not None:
         known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
-        fallbacks = [known]
     if recipe.critic is not None:
         own = copy.deepcopy(recipe.critic)
         critic = own if known is None else Corrected(known, own)
-        return Beginning(critic.to(device), None, known, fallbacks[0])
-    start, residual = known, canonical_critic(fitted_on.x, fitted_on.y).float()
-    if start is None:  # what is linear need not be learnt by steps
+        return Beginning(critic.to(device), None, known, known or Independence())
+    fallback: Critic
+    if known is None:  # what is linear need not be learnt by steps
         start = GaussianCopula().fit(fitted_on.x, fitted_on.y).to(device)
-        fallbacks.append(start)
+        untrained = (Independence(), start)
+        fallback = max(untrained, key=lambda f: on_stop(recipe.objectives[0], f, stop).value)
+    else:
+        start = fallback = known
+    residual = canonical_critic(fitted_on.x, fitted_on.y).float()
     clusters = mixture_ratio(fitted_on.x, fitted_on.y)
-    clustered = None if clusters is None else Corrected(clusters, copy.deepcopy(residual))
-    fallback = max(fallbacks, key=lambda f: on_stop(recipe.objectives[0], f, stop).value)
-    return Beginning(
-        Corrected(start, residual).to(device),
-        None if clustered is None else clustered.to(device),
-        known,
-        fallback,
-    )
+    clustered = clusters and Corrected(clusters, copy.deepcopy(residual)).to(device)
+    return Beginning(Corrected(start, residual).to(device), clustered, known, fallback)
 
 
 def on_stop(objective: Objective, critic: Critic, stop: Samples) -> Evaluation:

@@ -31,6 +31,7 @@ class Mixture(nn.Module):
     means: Tensor
     covariances: Tensor
     precisions: Tensor
+    constants: Tensor
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         super().__init__()
@@ -38,12 +39,9 @@ class Mixture(nn.Module):
         self.register_buffer("means", means.double())
         self.register_buffer("covariances", covariances.double())
         self.register_buffer("precisions", torch.linalg.inv(self.covariances))
-
-    @property
-    def constants(self) -> Float[Tensor, " K"]:
-        """log w_k N(m_k; m_k, S_k)."""
         volumes = torch.logdet(2 * math.pi * self.covariances)
-        return self.weights.log() - 0.5 * volumes
+        # log w_k N(m_k; m_k, S_k)
+        self.register_buffer("constants", self.weights.log() - 0.5 * volumes)
 
     def forward(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b K"]:
         """log w_k N(z; m_k, S_k), whose logsumexp is the log-density."""

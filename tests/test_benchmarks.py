@@ -26,7 +26,7 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
 def run(*arguments, cwd, script="gaussian_mi.py"):
     command = [sys.executable, "-W", "error", str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
