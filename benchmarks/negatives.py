@@ -29,6 +29,9 @@ OBJECTIVES = {
 # Palette: Okabe and Ito.
 DRAWN = {"JSD": ("#0072B2", "o"), "infoNCE": ("#000000", "*"), "DV": ("#D55E00", "D")}
 ALL = PRESETS["paper-local-jsd"].batch_size - 1
+PAPER_UNITS = PRESETS["paper-local-jsd"].head_units
+
+Cell = tuple[str, int]  # an objective, and how many negatives it has
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Options(TrainingOptions):
     """Of the run folders."""
     counts: tuple[int, ...] = (1, 3, 7, 15, 31, ALL)
     """Negatives for each positive; 63, all other images of a batch, at most."""
+    head_units: int = PAPER_UNITS
+    """Of the heads; the paper's are too many for a CPU."""
 
 
 def with_negatives(config: TrainConfig, k: int) -> TrainConfig:
@@ -58,9 +63,11 @@ def with_negatives(config: TrainConfig, k: int) -> TrainConfig:
     return replace(config, negatives="shuffled", negatives_k=k)
 
 
-def name_of(objective: str, k: int) -> str:
+def name_of(cell: Cell, config: TrainConfig) -> str:
     """What a run is called."""
-    return f"{objective}, {k} negatives"
+    objective, k = cell
+    narrower = "" if config.head_units == PAPER_UNITS else f", {config.head_units} units"
+    return f"{objective}, {k} negatives{narrower}"
 
 
 def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
@@ -70,29 +77,29 @@ def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
 
 
 def accuracies(
-    rows: Sequence[Row], runs: Mapping[str, TrainConfig], probe: str
-) -> dict[str, list[float]]:
+    rows: Sequence[Row], runs: Mapping[Cell, TrainConfig], probe: str
+) -> dict[Cell, list[float]]:
     """Test accuracies of Y in %, one a seed, of the runs that have this probe and these epochs."""
-    found: dict[str, list[float]] = {}
+    cells = {(name_of(cell, config), config.epochs): cell for cell, config in runs.items()}
+    found: dict[Cell, list[float]] = {}
     for row in rows:
         (probes,) = row["probes"]
-        config = runs.get(row["run"])
-        if config and config.epochs == row["epochs"] and probe in probes["accuracy"]:
-            found.setdefault(row["run"], []).append(100 * probes["accuracy"][probe])
+        cell = cells.get((row["run"], row["epochs"]))
+        if cell and probe in probes["accuracy"]:
+            found.setdefault(cell, []).append(100 * probes["accuracy"][probe])
     return found
 
 
-def table(found: Mapping[str, Sequence[float]], probe: str, counts: Sequence[int]) -> str:
+def table(found: Mapping[Cell, Sequence[float]], probe: str, counts: Sequence[int]) -> str:
     """A line for each objective: mean ± sd over its seeds, by the number of negatives."""
     header = (f"{probe} Y, %", *(f"{k} negatives" for k in counts))
     return markdown(
-        header,
-        [[o, *(over_seeds(found.get(name_of(o, k), ())) for k in counts)] for o in OBJECTIVES],
+        header, [[o, *(over_seeds(found.get((o, k), ())) for k in counts)] for o in OBJECTIVES]
     )
 
 
 def draw(
-    found: Mapping[str, Sequence[float]], probe: str, counts: Sequence[int], path: Path
+    found: Mapping[Cell, Sequence[float]], probe: str, counts: Sequence[int], path: Path
 ) -> None:
     """A line for each objective over the logarithm of the number of negatives."""
     from matplotlib.figure import Figure
@@ -100,7 +107,7 @@ def draw(
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for objective, (colour, marker) in DRAWN.items():
-        of = {k: found[name] for k in counts if (name := name_of(objective, k)) in found}
+        of = {k: found[objective, k] for k in counts if (objective, k) in found}
         axes.errorbar(
             list(of),
             [statistics.mean(values) for values in of.values()],
@@ -126,8 +133,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_refusals():
         options, out = in_place(options)
         runs = {
-            name_of(objective, k): with_negatives(
-                replace(config, epochs=options.epochs or config.epochs), k
+            (objective, k): with_negatives(
+                replace(
+                    config,
+                    epochs=options.epochs or config.epochs,
+                    head_units=options.head_units,
+                ),
+                k,
             )
             for k in options.counts
             for objective, config in OBJECTIVES.items()
@@ -135,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         battery = Battery(neighbours=(20,), svm=False, mlp_epochs=options.mlp_epochs)
         look = partial(probed, battery=battery)
         path = out / "infomax_negatives.json"
-        rows = carry_out(runs, options, look, path=path, script="negatives", argv=argv)
+        named = {name_of(cell, config): config for cell, config in runs.items()}
+        rows = carry_out(named, options, look, path=path, script="negatives", argv=argv)
     probe = "MLP" if options.mlp_epochs else "linear"
     found = accuracies(rows, runs, probe)
     print(table(found, probe, options.counts))

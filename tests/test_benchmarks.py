@@ -308,22 +308,23 @@ def test_objectives_are_compared_by_the_number_of_their_negatives(tmp_path):
 
 
 def test_accuracies_by_negatives_are_over_the_seeds_of_one_experiment(tmp_path):
-    runs = {
-        negatives.name_of("DV", k): negatives.with_negatives(
-            replace(PRESETS["paper-local-dv"], epochs=9), k
-        )
-        for k in (3, 7)
-    }
+    paper = replace(PRESETS["paper-local-dv"], epochs=9)
+    runs = {("DV", k): negatives.with_negatives(paper, k) for k in (3, 7)}
     assert [config.negatives_k for config in runs.values()] == [3, 7]
 
-    def row(k, accuracy, epochs=9, probe="MLP"):
+    def row(k, accuracy, epochs=9, probe="MLP", units=paper.head_units):
         return {
-            "run": negatives.name_of("DV", k),
+            "run": negatives.name_of(("DV", k), replace(paper, head_units=units)),
             "epochs": epochs,
             "probes": [{"accuracy": {probe: accuracy}}],
         }
 
-    others = [row(3, 0.9, epochs=8), row(3, 0.9, probe="linear"), row(15, 0.9)]
+    others = [
+        row(3, 0.9, epochs=8),
+        row(3, 0.9, probe="linear"),
+        row(3, 0.9, units=256),
+        row(15, 0.9),
+    ]
     rows = [row(3, 0.5), row(3, 0.6), row(7, 0.4), *others]
     found = negatives.accuracies(rows, runs, "MLP")
     assert "| DV | 55.0 ± 7.1 | 40.0 | not run |" in negatives.table(found, "MLP", (3, 7, 15))
