@@ -14,7 +14,7 @@ from dim.model import DeepInfoMax
 from dim.prior import kl_to_standard_normal
 from dim.terms import Encoded, InfoMaxTerm
 from mi_estimators import DV, InfoNCE, PairScores, mlp
-from mi_estimators.estimator import evaluating
+from mi_estimators.estimator import evaluating, seeded
 
 SHUFFLES = 10  # of test codes, for the readout
 BATCH = 100  # test images that are each other's negatives
@@ -199,8 +199,7 @@ def dependence_within(
         joint, product = discriminator(codes)[:, 0], discriminator(codes.gather(0, order))
         return PairScores(joint, product)
 
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.enable_grad():
         discriminator = mlp(train.shape[1], 1000, 200, 1).to(train.device)
         optimiser = torch.optim.Adam(discriminator.parameters(), lr=1e-4)
         for _ in range(steps):

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from dim.data import ImageData
 from dim.decoder import Decoder, ReconstructionTerm
 from dim.measures import Codes, Measure
+from mi_estimators.estimator import seeded
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, from fine to coarse
 COARSEST = 16  # pixels a side, where a window of 11 still has places to be in
@@ -85,8 +86,7 @@ def fit_decoder(
         ValueError: If the image size is no multiple of 8.
     """
     device = codes.device
-    with torch.random.fork_rng(devices=[device] if codes.is_cuda else []), torch.enable_grad():
-        torch.manual_seed(seed)
+    with seeded(seed, device), torch.enable_grad():
         decoder = Decoder(codes.shape[1], images.shape[-1]).to(device)
         loss = ReconstructionTerm(decoder)
         optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-3, fused=True)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from mi_estimators.estimator import seeded
+
 Augmentation = Callable[[Tensor], Tensor]
 
 
@@ -57,8 +59,6 @@ def two_views(
     """
     sequence = np.random.SeedSequence([number % 2**64 for number in seed])
     pixels = images / 255
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed CUDA's generators too.
-        torch.default_generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    with seeded(int(sequence.generate_state(1, np.uint64)[0])):
         one, other = ((augment(pixels) * 255).round().to(torch.uint8) for _ in range(2))
     return one, other

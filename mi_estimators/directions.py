@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_estimators.estimator import seeded
+
 RANK = 2  # directions of a form: one for a square, two for a product
 CANDIDATES = 8  # pairs of forms that are tried
 ROUNDS = 10  # of refinement
@@ -103,8 +105,7 @@ def _singular_forms(u: Float[Tensor, "N dx"], v: Float[Tensor, "N dy"]) -> list[
     covariance = of_u.mT @ of_v / len(u)
     covariance[-u.shape[1] :, -v.shape[1] :] = 0  # of coordinates themselves there is none
     some = min(2 * CANDIDATES, *covariance.shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         left, _, _ = torch.svd_lowrank(covariance, q=some, niter=6)
     forms = []
     for vector in left.mT[:CANDIDATES]:

@@ -27,6 +27,7 @@ from mi_estimators.cross_fitting import (
     cross_fit,
     split_folds,
 )
+from mi_estimators.estimator import seeded
 from mi_estimators.ksg import KSG
 from mi_estimators.negatives import NegativeSampler
 from mi_estimators.objectives import DV, JSD, Objective
@@ -147,8 +148,7 @@ def estimate_mi(
     )
     try:
         # Initial weights come from the global generator; the caller may be under no_grad.
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(seed)
+        with seeded(seed, recipe.device), torch.enable_grad():
             for parts in split_folds(len(samples), budget.folds, generator, samples.groups):
                 bar.set_description(f"critic {len(folds) + 1} of {budget.folds}")
                 folds.append(cross_fit(recipe, samples, parts, len(folds), generator, bar))

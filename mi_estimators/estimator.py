@@ -188,6 +188,27 @@ class MIEstimator(nn.Module):
 
 
 @contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Global draws, on the CPU and on `device`, from a seed for a while; no generator remembers it.
+
+    Example:
+        >>> before = torch.random.get_rng_state()
+        >>> with seeded(0):
+        ...     drawn = torch.rand(2)
+        >>> torch.equal(before, torch.random.get_rng_state())
+        True
+    """
+    on_cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        # Not torch.manual_seed: it would leave the generators of every CUDA device seeded.
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; every submodule is then left as it was found."""
     modes = {part: part.training for part in module.modules()}
