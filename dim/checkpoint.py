@@ -2,16 +2,21 @@
 
 import csv
 import dataclasses
+import errno
+import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from jaxtyping import UInt8
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from dim.config import TrainConfig
 from dim.encoder import Encoder
@@ -19,6 +24,7 @@ from dim.model import DeepInfoMax, build_model
 
 CONFIG, WEIGHTS, STATE = "config.json", "encoder.safetensors", "training.pt"
 METRICS = "metrics.csv"
+IMAGES = "images"  # in the weights' metadata
 MAY_CHANGE = {"epochs"}  # a finished run may be trained on
 
 
@@ -43,25 +49,28 @@ class TrainingState:
     history: list[dict[str, float | int]]
 
 
-def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState | None:
+def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> TrainingState | None:
     """Make the run folder, or read the state of the run that is in it.
+
+    Args:
+        run: The folder.
+        config: What is to be trained.
+        images: The `fingerprint` of what it is trained on.
+        resume: Whether to go on with what is there.
 
     Returns:
         The last state, or None for a run that starts.
 
     Raises:
         RunError: If the folder holds something and `resume` is off, or a run of another
-            configuration.
+            configuration, on other images, or of more epochs.
     """
     if run.exists() and not run.is_dir():
         raise RunError(f"out: expected a folder, received the file {run}; choose another --out")
     # A run that was killed while it began leaves no more than half a configuration.
     if not run.exists() or not any(path != _part(run / CONFIG) for path in run.iterdir()):
         run.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            run / CONFIG,
-            lambda path: path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n"),
-        )
+        _write_config(run, config)
         return None
     if not resume:
         raise RunError(
@@ -75,7 +84,48 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> TrainingState |
                 f"{name}: the run in {run} has {saved[name]!r}, received {value!r}; resume it with "
                 f"its own configuration, or choose another --out"
             )
-    return load_state(run)
+    state = load_state(run)
+    if state is None:
+        return None
+    require_same_images(run, images, "restore them, or choose another --out")
+    if len(state.history) > config.epochs:
+        raise RunError(
+            f"epochs: the run in {run} has had {len(state.history)}, received {config.epochs}; "
+            f"resume it with no fewer, or choose another --out"
+        )
+    if saved["epochs"] != config.epochs:
+        _write_config(run, config)
+    return state
+
+
+@contextmanager
+def begun(run: Path) -> Iterator[None]:
+    """Leave a folder in which nothing is finished when something stops it to the next run."""
+    try:
+        yield
+    except BaseException:
+        if {path.name for path in run.iterdir()} == {CONFIG}:
+            (run / CONFIG).unlink()
+        raise
+
+
+def require_same_images(run: Path, images: str, remedy: str) -> None:
+    """Refuse (RunError) training images, by their `fingerprint`, that a run was not trained on."""
+    try:
+        with safe_open(run / WEIGHTS, "pt") as weights:
+            expected = (weights.metadata() or {}).get(IMAGES)
+    except (OSError, SafetensorError) as error:
+        raise _without_weights(run, error) from error
+    if expected != images:
+        raise RunError(
+            f"data: expected the training images of the run in {run}, received others, or in "
+            f"another order; {remedy}"
+        )
+
+
+def fingerprint(images: UInt8[Tensor, "N 3 h w"]) -> str:
+    """The same for the same images in the same order."""
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 def load_state(run: Path) -> TrainingState | None:
@@ -95,16 +145,19 @@ def load_state(run: Path) -> TrainingState | None:
         ) from error
 
 
-def save_run(run: Path, model: DeepInfoMax, state: TrainingState) -> None:
+def save_run(run: Path, model: DeepInfoMax, state: TrainingState, images: str) -> None:
     """Write weights, metrics and training state; a crash leaves the ones before.
+
+    The weights say by `fingerprint` which images they were trained on.
 
     The state comes last: a run goes on from there, so nothing else may be older.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.encoder.state_dict().items()}
+    content = save(weights, {IMAGES: images})
     # Written as bytes: on a full disk, torch.save to a path hides the reason.
     training = io.BytesIO()
     torch.save(vars(state), training)
-    write_atomically(run / WEIGHTS, lambda path: path.write_bytes(save(weights)))
+    write_atomically(run / WEIGHTS, lambda path: path.write_bytes(content))
     write_atomically(run / METRICS, lambda path: _write_metrics(state.history, path))
     write_atomically(run / STATE, lambda path: path.write_bytes(training.getbuffer()))
 
@@ -137,10 +190,12 @@ def load_encoder(run: Path | str) -> Encoder:
     encoder = untrained_encoder(run)
     try:
         encoder.load_state_dict(load_file(run / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
+        raise _without_weights(run, error) from error
+    except RuntimeError as error:
         raise RunError(
-            f"run: expected weights in {run / WEIGHTS}, could not read them ({error}); let the run "
-            f"finish an epoch, with python -m dim.train --resume --out {run}"
+            f"run: expected an encoder of this version in {run / WEIGHTS}, received another "
+            f"({error}); train it again"
         ) from error
     return encoder
 
@@ -193,12 +248,26 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room" if full else "see to its folder"
         raise RunError(
-            f"{path}: expected to write it, received: {error.strerror or error}; make room, then "
+            f"{path}: expected to write it, received: {error.strerror or error}; {remedy}, then "
             f"run this again (training with --resume); nothing that was written before is lost"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_config(run: Path, config: TrainConfig) -> None:
+    content = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    write_atomically(run / CONFIG, lambda path: path.write_text(content))
+
+
+def _without_weights(run: Path, error: Exception) -> RunError:
+    return RunError(
+        f"run: expected weights in {run / WEIGHTS}, could not read them ({error}); let the run "
+        f"finish an epoch, with python -m dim.train --resume --out {run}"
+    )
 
 
 def _part(path: Path) -> Path:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dim.data import Corrupt
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One experiment; two runs of one configuration on one machine are equal."""
+    """One experiment; on a CPU, two runs of one configuration are equal."""
 
     preset: Literal[
         "default",
@@ -28,8 +30,8 @@ class TrainConfig:
     data: str = "digits"
     """`digits`, `cifar10`, an .npz file, or a folder: of images, Tiny ImageNet, STL-10."""
     image_size: int | None = None
-    """Resize the images of a folder to this; by default they keep their common size."""
-    corrupt: Literal["refuse", "skip"] = "refuse"
+    """Resize the images to this; by default they keep their common size."""
+    corrupt: Corrupt = "refuse"
     """What to do with a file of a folder that is no readable image."""
     views: Literal[1, 2] = 1
     """2 makes two random views of each image (crops, mirror images, other colours), anew at every
@@ -65,7 +67,7 @@ class TrainConfig:
     beta: float = 1.0
     """Weight of the local term, a mean over locations; 0 leaves it out."""
     gamma: float = 1e-3
-    """Weight of the prior."""
+    """Weight of the prior; 0 leaves it out."""
     delta: float = 0.0
     """Weight of the coordinate task, which asks where a location is; 0 leaves it out."""
     rho: float = 0.0
@@ -97,7 +99,7 @@ class TrainConfig:
     """Of Adam."""
     precision: Precision = "auto"
     """Of convolutions and matrix products; scores and losses are float32. By default bfloat16 on
-    CUDA and float32 on a CPU; one with AVX-512 BF16 or AMX is up to twice as fast in bfloat16."""
+    CUDA and float32 on a CPU (float32 on CUDA leaves convolutions in TF32, as torch does); one with AVX-512 BF16 or AMX is up to twice as fast in bfloat16."""
     seed: int = 0
     """Of everything drawn."""
 
@@ -108,7 +110,7 @@ class TrainConfig:
             ValueError: If a number is too small, or no term is left.
         """
         least = {"epochs": 0, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
-        least |= {"learning_rate": 0, "alpha": 0, "beta": 0, "gamma": 0}
+        least |= {"alpha": 0, "beta": 0, "gamma": 0}
         least |= {"delta": 0, "rho": 0, "kappa": 0, "occlusion": 0, "coarseness": 1}
         least |= {"negatives_k": 1}
         for name, number in least.items():
@@ -116,6 +118,23 @@ class TrainConfig:
                 raise ValueError(
                     f"{name}: expected at least {number}, received {getattr(self, name)}"
                 )
+        if self.negatives == "shuffled" and self.negatives_k >= self.batch_size:
+            raise ValueError(
+                f"negatives_k: expected less than the batch's {self.batch_size} images, received "
+                f"{self.negatives_k}"
+            )
+        if self.negatives != "shuffled" and self.negatives_k > 1:
+            raise ValueError(
+                f"negatives_k: expected shuffled negatives, received {self.negatives!r}, which "
+                f"have no number; leave it out, or add --negatives shuffled"
+            )
+        if not self.learning_rate > 0 or not self.adam_eps > 0:
+            raise ValueError(
+                f"learning_rate, adam_eps: expected more than 0, received {self.learning_rate} and "
+                f"{self.adam_eps}"
+            )
+        if not 0 <= self.adam_beta1 < 1:
+            raise ValueError(f"adam_beta1: expected 0 to less than 1, received {self.adam_beta1}")
         if not self.occlusion < 1:
             raise ValueError(f"occlusion: expected less than 1, received {self.occlusion}")
         if self.class_conditional and self.prior != "kl":
@@ -130,7 +149,7 @@ class TrainConfig:
 
 
 # Hjelm et al. 2019: the local presets as in their released code (rdevon/DIM and the framework that
-# it runs on), but for its gradient penalty on the prior's discriminator.
+# it runs on), with the paper's prior, but for the penalty on its discriminator's gradient.
 _PAPER_LOCAL = TrainConfig(
     preset="paper-local-jsd",
     stochastic=False,

@@ -7,7 +7,7 @@ class it is of. ``--out embeddings.parquet`` writes one table of both.
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -19,10 +19,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dim.checkpoint import load_config, load_encoder, write_atomically
-from dim.data import ImageData
+from dim.checkpoint import load_encoder, write_atomically
+from dim.command import RunOptions, images_of_run, one_line_refusals, resolve_device
+from dim.data import Corrupt, ImageData
 from dim.encoder import encode
-from dim.evaluate import RunOptions, images_of, one_line_refusals, resolve_device
 
 Layer = Literal["z_mean", "hidden", "conv", "feature_map"]
 BATCH = 500
@@ -33,7 +33,8 @@ class Row:
     """What one embedding is of.
 
     Attributes:
-        file: Path of the image in its folder; None where the source has no image files.
+        file: Path of the image in its folder, or its row in an array that a test part is held out
+            of; None where the source is in its own order.
         split: "train" or "test".
         label: Class number, or None.
     """
@@ -174,7 +175,7 @@ class EmbedOptions(RunOptions):
     out: Path
     data: str | None = None
     layer: Layer = "z_mean"
-    corrupt: Literal["refuse", "skip"] | None = None
+    corrupt: Corrupt | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -185,11 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_refusals():
         require_format(options.out)
         device = resolve_device(options.device)
-        config = load_config(options.run)
         encoder = load_encoder(options.run).to(device)
-        if options.corrupt:
-            config = replace(config, corrupt=options.corrupt)
-        data = images_of(config, options.data)
+        data = images_of_run(options.run, options.data, corrupt=options.corrupt)
         count, dimensions = write_embeddings(options.out, encoder, data, layer=options.layer)
     print(f"written: {options.out}, {count:,} × {dimensions:,}, {options.layer} of {data.name}")
 

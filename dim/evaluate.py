@@ -8,33 +8,25 @@ folder. Of several runs that differ in their seed it also prints mean and standa
 import json
 import math
 import statistics
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
 from torch import Tensor, nn
 
-from dim.checkpoint import (
-    RunError,
-    load_config,
-    load_model,
-    untrained_encoder,
-    write_atomically,
-)
+from dim.checkpoint import load_config, load_model, untrained_encoder, write_atomically
+from dim.command import Device, check_same, images_of_run, one_line_refusals, resolve_device
 from dim.config import TrainConfig
-from dim.data import ImageData, load_data
+from dim.data import ImageData
 from dim.encoder import Layer, encode
 from dim.measures import Codes, Measure, codes_of, measures_of, pixels_of
 from dim.page import page
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
 from dim.reconstruction import reconstruction_measures
 
-Device = Literal["auto", "cpu", "cuda"]
 LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
 PROTOCOL = (
     "Frozen encoder in eval mode, no augmentation; probes are fitted on the training images and "
@@ -117,10 +109,11 @@ def probe_table(
     Probes run where the encoder is. Without labels on both parts the table is empty. Where the
     encoder's z_mean is known already, `codes` saves encoding again.
     """
+    device = next(untrained.parameters()).device
     return [
         *probe_encoder(encoder, "trained", data, battery, layers, codes=codes),
         *probe_encoder(untrained, "untrained", data, battery, layers),
-        *probe_pixels(data, battery),
+        *probe_pixels(data, battery, device),
     ]
 
 
@@ -146,12 +139,15 @@ def probe_encoder(
     return rows
 
 
-def probe_pixels(data: ImageData, battery: Battery = QUICK) -> list[ProbeRow]:
-    """Probe the images as they are."""
+def probe_pixels(
+    data: ImageData, battery: Battery = QUICK, device: torch.device | None = None
+) -> list[ProbeRow]:
+    """Probe the images as they are, on a device, by default the CPU."""
     if data.y_train is None or data.y_test is None:
         return []
     pixels = pixels_of(data)
-    return [_probe("pixels", "none", pixels.train, pixels.test, data, battery)]
+    train, test = pixels.train.to(device), pixels.test.to(device)
+    return [_probe("pixels", "none", train, test, data, battery)]
 
 
 def _probe(
@@ -248,15 +244,24 @@ def _with_error(row: ProbeRow, probe: str) -> str:
 
 
 def write_report(
-    run: Path, rows: Sequence[ProbeRow], data: ImageData, measures: Sequence[Measure] = ()
+    run: Path,
+    rows: Sequence[ProbeRow],
+    data: ImageData,
+    measures: Sequence[Measure] = (),
+    *,
+    other: str = "",
 ) -> str:
     """Write ``report.md``, the same as a page, and ``probes.json`` into a run's folder.
+
+    Those of other images than the run's do not replace its own: ``report-OTHER.md``, and so on.
+    The run's figures are not of them, so they are left out there.
 
     Returns:
         The report.
     """
     known = ("neighbours.png", "reconstructions.png", "classes.png", "curves.png")
-    figures = [name for name in known if (run / name).exists()]
+    figures = [name for name in known if (run / name).exists() and not other]
+    of_other = f"-{other}" if other else ""
     text = report(data, rows, measures, figures=figures)
     found = {
         "data": data.name,
@@ -265,63 +270,20 @@ def write_report(
         "measures": [asdict(measure) for measure in measures],
     }
     content = json.dumps(found, indent=2) + "\n"
-    write_atomically(run / "probes.json", lambda path: path.write_text(content, encoding="utf-8"))
-    write_atomically(run / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(
+        run / f"probes{of_other}.json", lambda path: path.write_text(content, encoding="utf-8")
+    )
+    write_atomically(
+        run / f"report{of_other}.md", lambda path: path.write_text(text, encoding="utf-8")
+    )
     html = page(text, run)
-    write_atomically(run / "report.html", lambda path: path.write_text(html, encoding="utf-8"))
+    write_atomically(
+        run / f"report{of_other}.html", lambda path: path.write_text(html, encoding="utf-8")
+    )
     return text
 
 
 # --- Command line -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a command on a finished run is told.
-
-    Attributes:
-        run: Folder of a run of `python -m dim.train`.
-        device: Where to compute; auto takes CUDA where there is a device.
-    """
-
-    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
-    device: Device = "auto"
-
-
-def images_of(config: TrainConfig, source: str | None = None) -> ImageData:
-    """The images of a run, or of another source as that run would have read them.
-
-    Raises:
-        DataError: If they cannot be used.
-    """
-    return load_data(
-        source or config.data,
-        image_size=config.image_size,
-        seed=config.seed,
-        corrupt=config.corrupt,
-    )
-
-
-def resolve_device(name: Device) -> torch.device:
-    """The torch device meant; auto takes CUDA where there is a device.
-
-    Raises:
-        ValueError: If CUDA is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ValueError("device: expected a CUDA device, received none; pass --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
-@contextmanager
-def one_line_refusals() -> Iterator[None]:
-    """End the process with code 2 and one line where something inside cannot be done as asked."""
-    try:
-        yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:  # DataError, RunError
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 @dataclass(frozen=True)
@@ -337,7 +299,8 @@ class Options:
     """Epochs of a decoder of the frozen code, whose images are compared with the test images by
     MS-SSIM; 0 leaves it out. 20 take minutes on a CPU."""
     data: str | None = None
-    """Other images than the run's, as for training; resized to the run's size."""
+    """Other images than the run's, as for training; resized to the run's size. Their report is
+    `report-DATA.md`, beside the run's own."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
 
@@ -358,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for run in options.runs:
             config = load_config(run)
             model, untrained = load_model(run).to(device), untrained_encoder(run).to(device)
-            data = images_of(config, options.data)
+            data = images_of_run(run, options.data)
             layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
             codes = codes_of(model.encoder, data)
             measures = measures_of(model, data, codes)
@@ -367,23 +330,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 measures += reconstruction_measures(codes, bare, data, epochs=epochs)
             rows = probe_table(model.encoder, untrained, data, options.battery, layers, codes=codes)
             tables.append(rows)
-            print(write_report(run, rows, data, measures))
+            other = Path(options.data).stem if options.data else ""
+            print(write_report(run, rows, data, measures, other=other))
     if len(tables) > 1 and tables[0]:
         print(over_runs(tables))
-
-
-def check_same(runs: Sequence[Path], names: Collection[str], remedy: str) -> None:
-    """Refuse (RunError) runs that differ in one of these options, or none at all."""
-    if not runs:
-        raise RunError("runs: expected at least one run folder, received none")
-    first, *others = map(load_config, runs)
-    for run, other in zip(runs[1:], others, strict=True):
-        for name in names:
-            if (received := getattr(other, name)) != (expected := getattr(first, name)):
-                raise RunError(
-                    f"{name}: expected {expected!r} in {run} as in {runs[0]}, received "
-                    f"{received!r}; {remedy}"
-                )
 
 
 if __name__ == "__main__":

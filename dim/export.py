@@ -18,9 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dim.checkpoint import load_config, load_encoder, write_atomically
+from dim.command import one_line_refusals
 from dim.embed import Layer
 from dim.encoder import Encoder
-from dim.evaluate import one_line_refusals
 
 
 class LayerOf(nn.Module):

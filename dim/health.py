@@ -131,9 +131,11 @@ def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
     sentences = {}
     for name, (low, high, below, above) in RANGES.items():
         number = numbers.get(name, low)
-        if number < low:
+        if math.isnan(number):
+            sentences[name] = f"{name} is not a number: a value before it overflowed"
+        elif number < low:
             sentences[name] = f"{name} {number:.3g} below {low:g}: {below}"
-        elif not number <= high:
+        elif number > high:
             sentences[name] = f"{name} {number:.3g} above {high:g}: {above}"
     return sentences
 

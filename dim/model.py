@@ -43,6 +43,7 @@ from mi_estimators import (
     Shuffled,
     SquaredHellinger,
 )
+from mi_estimators.estimator import evaluating, seeded
 
 # The command line's names; inside the library a class is its own name.
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -192,7 +193,7 @@ class DeepInfoMax(nn.Module):
                 )
             images = torch.cat([images, others])
             labels = None if labels is None else labels.repeat(views)
-        features = self.encoder(images)
+        features = self.encoder(images)  # all of it: batch norms are to know whole images, too
         if self.occlusion or self.coarseness > 1:
             # In this order, or what is hidden would be in the means around the square.
             part = images
@@ -234,8 +235,7 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
         raise ValueError(
             "class_conditional: expected labelled training images, received none; leave it out"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         encoder = ENCODERS[config.encoder](image_size, config.z_dim)
         channels, locations = _map_shape(encoder, image_size)
         if config.global_input == "z":
@@ -309,7 +309,7 @@ class DotHead(nn.Module):
 def _prior(config: TrainConfig, classes: int) -> Prior:
     if config.prior == "adversarial":
         return AdversarialPrior(config.z_dim)
-    if config.prior == "none":
+    if config.prior == "none" or not config.gamma:
         return NoPrior()
     means = nn.Embedding(classes, config.z_dim) if config.class_conditional else None
     return KLPrior(config.prior_reduction, means)
@@ -337,9 +337,6 @@ def _estimator(config: TrainConfig, dim_x: int, dim_y: int) -> MIEstimator:
 
 
 def _map_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
-    with torch.no_grad():
-        # In eval mode, so that the shape is learned without touching batch statistics.
-        encoder.eval()
+    with torch.no_grad(), evaluating(encoder):  # batch statistics stay as they are
         shape = encoder.local(torch.zeros(1, 3, image_size, image_size)).shape
-        encoder.train()
     return shape[1], shape[2] * shape[3]

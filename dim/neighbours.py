@@ -25,8 +25,8 @@ from dim.checkpoint import (
     untrained_encoder,
     write_atomically,
 )
+from dim.command import Device, check_same, images_of_run, one_line_refusals, resolve_device
 from dim.data import ImageData
-from dim.evaluate import Device, check_same, images_of, one_line_refusals, resolve_device
 from dim.measures import Codes, codes_of, pixels_of
 from dim.probes import nearest
 
@@ -256,8 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"out: expected a file for the figure of {len(runs)} runs, received none; pass "
                 f"--out comparison.png"
             )
-        config = load_config(runs[0])
-        data = images_of(config)
+        data, seed = images_of_run(runs[0]), load_config(runs[0]).seed
         if len(runs) > 1 or options.references:
             names = [run.name for run in runs]
             titles = names if len(set(names)) == len(names) else map(str, runs)
@@ -267,11 +266,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 path=path,
                 references=options.references,
                 device=device,
-                seed=config.seed,
+                seed=seed,
             )
         else:
             code = codes_of(load_encoder(runs[0]).to(device), data)
-            precision = draw_neighbours(code.test, code.train, data, path=path, seed=config.seed)
+            precision = draw_neighbours(code.test, code.train, data, path=path, seed=seed)
     for name, share in precision.items():
         print(f"precision@{NEIGHBOURS}, {name}: {100 * share:.1f} %")
     print(f"written: {path}")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from dim.capture import capture
-from mi_estimators.estimator import evaluating
+from mi_estimators.estimator import evaluating, seeded
 
 Loss = Callable[[Float[Tensor, "N C"], Int64[Tensor, "N"]], Float[Tensor, ""]]
 PENALTIES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)  # on ½‖W‖², beside a mean loss
@@ -44,7 +44,10 @@ def nearest(
             f"k: expected 1 to {len(gallery)}, the size of the gallery, received {k}; ask for "
             "fewer neighbours or add images"
         )
-    if metric == "cosine":
+    if metric == "l2":  # far from the origin, squares would cancel
+        centre = gallery.mean(0)
+        queries, gallery = queries - centre, gallery - centre
+    else:
         # For unit vectors |q − g|² = 2 − 2 cos(q, g): the same order, and one code path.
         queries, gallery = F.normalize(queries, dim=1), F.normalize(gallery, dim=1)
     chunks = queries.split(1000)  # a Q × G matrix of distances would outgrow memory
@@ -278,8 +281,7 @@ def _train_mlp(
     look: Callable[[nn.Module], None],
 ) -> None:
     """Train, and look at the network in eval mode after each epoch."""
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
-        torch.manual_seed(seed)
+    with seeded(seed, x.device), torch.enable_grad():
         network = nn.Sequential(
             nn.Linear(x.shape[1], 200),
             nn.Dropout(0.1),

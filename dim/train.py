@@ -25,24 +25,20 @@ from dim.checkpoint import (
     STATE,
     RunError,
     TrainingState,
+    begun,
+    fingerprint,
     load_state,
     open_run,
     save_run,
     untrained_encoder,
     write_atomically,
 )
+from dim.command import Device, images_of, one_line_refusals, resolve_device
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData
 from dim.decoder import draw_classes, draw_reconstructions
 from dim.encoder import Features
-from dim.evaluate import (
-    Device,
-    images_of,
-    one_line_refusals,
-    probe_table,
-    resolve_device,
-    write_report,
-)
+from dim.evaluate import probe_table, write_report
 from dim.health import alarms, measure
 from dim.measures import codes_of
 from dim.model import DeepInfoMax, Losses, build_model
@@ -79,7 +75,7 @@ class Training:
     Attributes:
         model: What is trained.
         steps: Batches in an epoch.
-        taken: Steps so far, which decide the views of the next.
+        taken: Steps so far, which decide the two views of the next.
 
     Raises:
         RunError: If the batch does not fit the data.
@@ -216,8 +212,8 @@ def train(
 
     Raises:
         RunError: If the run folder cannot be used or written, the batch does not fit the data, a
-            loss is no longer finite, or a graph is asked for without a CUDA device of its own or
-            with two views.
+            loss or a weight is no longer finite, or a graph is asked for without a CUDA device of
+            its own or with two views.
         ModuleNotFoundError: If TensorBoard is asked for and absent.
     """
     if tensorboard:
@@ -232,20 +228,18 @@ def train(
             f"graph: expected one process on CUDA, received {processes()} on {device.type}; leave "
             f"--graph out"
         )
-    training = Training(config, data, device)
+    training, images = Training(config, data, device), fingerprint(data.x_train)
     history: list[dict[str, float | int]] = []
     with in_turn():
-        state = open_run(run, config, resume=resume or rank() > 0)
+        state = open_run(run, config, images, resume=resume or rank() > 0)
     if state:
         training.restore(state)
         history = state.history
 
-    step_of: Callable[[Tensor], tuple[Losses, Features]] = training.step
-    if graph:
-        step_of = training.recorded_step()
     steps, first = training.steps, rank() == 0
     saved, cost = -math.inf, 0.0
     with (
+        begun(run) if first else nullcontext(),
         board(run, history) if tensorboard and first else nullcontext() as write,
         tqdm(
             total=config.epochs * steps,
@@ -254,6 +248,9 @@ def train(
             disable=not first,
         ) as bar,
     ):
+        step_of: Callable[[Tensor], tuple[Losses, Features]] = training.step
+        if graph and len(history) < config.epochs:
+            step_of = training.recorded_step()
         for epoch in range(len(history) + 1, config.epochs + 1):
             bar.set_description(f"epoch {epoch}/{config.epochs}")
             start, seen = time.perf_counter(), torch.empty(steps, len(LOSSES), device=device)
@@ -262,12 +259,14 @@ def train(
                 seen[step - 1] = torch.stack(losses).detach()
                 bar.update()
                 if step % LOG_EVERY == 0 or step == steps:  # reading a loss waits for the device
-                    means = dict(zip(LOSSES, seen[:step].mean(0).tolist(), strict=True))
+                    means = dict(zip(LOSSES, seen[:step].double().mean(0).tolist(), strict=True))
                     if not all(map(math.isfinite, means.values())):
                         raise _bad_batch(config, data, run, epoch, seen[:step])
                     shown = {name: f"{value:.3f}" for name, value in means.items() if value}
                     bar.set_postfix(shown)  # what is left out is exactly 0
             seconds = time.perf_counter() - start
+            if not _finite(training.model):  # after the last step no loss could tell
+                raise _bad_batch(config, data, run, epoch, seen)
             labels = None if training.labels is None else training.labels[batch]
             health = measure(training.model, features, labels, views=config.views)
             before = alarms(history[-1]) if history else {}
@@ -280,11 +279,11 @@ def train(
                 write(history[-1])
             now = time.perf_counter()
             if first and (epoch == config.epochs or cost <= SAVING * (now - saved)):
-                save_run(run, training.model, training.state(history))
+                save_run(run, training.model, training.state(history), images)
                 saved = time.perf_counter()
                 cost = saved - now
     if first and not history:
-        save_run(run, training.model, training.state(history))
+        save_run(run, training.model, training.state(history), images)
     return training.model
 
 
@@ -295,11 +294,12 @@ def _bad_batch(
     epoch: int,
     seen: Float[Tensor, "steps losses"],
 ) -> RunError:
-    """Keep the first batch of an epoch whose losses are not finite, and the model it met.
+    """Keep the batch of an epoch after which the model is lost, and the model that met it.
 
-    The model is long past it, so it is trained again up to there, from the checkpoint.
+    That is the first whose losses are not finite, or the one before, if its step already made
+    weights so. The model is long past it, so it is trained again up to there, from the checkpoint;
+    on CUDA, where sums vary in their last digits, it is as good as the same.
     """
-    index = int((~seen.isfinite().all(1)).nonzero()[0])
     again = Training(config, data, seen.device)
     state = load_state(run)
     if state:
@@ -308,15 +308,29 @@ def _bad_batch(
         for batch in again.batches():
             again.step(batch)
     batches = again.batches()
-    for batch in batches[:index]:
+
+    def before(index: int) -> dict[str, Tensor]:
+        """What meets a batch, as it is now."""
+        tensors = {f"model.{name}": t.clone() for name, t in again.model.state_dict().items()}
+        images, others = again.views(batches[index])
+        tensors |= {"images": images, "generator": again.generator.get_state()}
+        if others is not None:
+            tensors["others"] = others
+        if again.labels is not None:
+            tensors["labels"] = again.labels[batches[index]]
+        return tensors
+
+    lost = (~seen.isfinite().all(1)).nonzero()
+    index = int(lost[0]) if len(lost) else len(seen)
+    for batch in batches[: max(index - 1, 0)]:
         again.step(batch)
-    tensors = {f"model.{name}": tensor for name, tensor in again.model.state_dict().items()}
-    images, others = again.views(batches[index])
-    tensors |= {"images": images, "generator": again.generator.get_state()}
-    if others is not None:
-        tensors["others"] = others
-    if again.labels is not None:
-        tensors["labels"] = again.labels[batches[index]]
+    tensors = before(max(index - 1, 0))
+    if index:
+        again.step(batches[index - 1])
+        if index < len(seen) and _finite(again.model):
+            tensors = before(index)
+        else:
+            index -= 1
     received = dict(zip(LOSSES, seen[index].tolist(), strict=True))
     content = save(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
@@ -324,11 +338,19 @@ def _bad_batch(
     )
     if rank() == 0:
         write_atomically(run / BAD_BATCH, lambda path: path.write_bytes(content))
+    found = f"loss: expected finite numbers, received {received} at"
+    if all(map(math.isfinite, received.values())):
+        found = "weights: expected finite numbers, received others after"
+    remedy = "" if config.objective == "jsd" else " or choose --objective jsd"
     return RunError(
-        f"loss: expected finite numbers, received {received} at step {index + 1} of epoch {epoch}; "
-        f"lower --learning-rate or choose --objective jsd; {run / BAD_BATCH} holds the batch and "
-        f"the model that met it"
+        f"{found} step {index + 1} of epoch {epoch}; lower --learning-rate{remedy}; "
+        f"{run / BAD_BATCH} holds the batch and the model that met it"
     )
+
+
+def _finite(model: DeepInfoMax) -> bool:
+    """Whether all weights and statistics are; waits for the device."""
+    return bool(torch.stack([t.isfinite().all() for t in model.state_dict().values()]).all())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

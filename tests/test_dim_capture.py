@@ -15,7 +15,7 @@ from dim.train import Training, train
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 # What makes the host wait for a device, or gives shapes that depend on values.
-READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "equal"}
+READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "bincount"}
 # Looked at on a CPU alone: whether a mask leaves a pair, once for each InfoMax term.
 ON_CPU_ALONE = 1
 
@@ -28,7 +28,12 @@ class Reads(TorchDispatchMode):
         self.seen = []
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation.overloadpacket.__name__ in READS:
+        name, packed = operation.overloadpacket.__name__, args[1] if len(args) > 1 else None
+        masked = isinstance(packed, list | tuple) and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in packed
+        )
+        repeats = name == "repeat_interleave" and isinstance(packed, torch.Tensor | None)
+        if name in READS or (name.startswith("index") and masked) or repeats:
             self.seen.append(str(operation))
         return operation(*args, **(kwargs or {}))
 
@@ -60,7 +65,11 @@ def test_reads_are_noticed():
     with Reads() as reads:
         torch.ones(3).sum().item()
         torch.ones(3).nonzero()
-    assert len(reads.seen) == 2
+        torch.ones(3)[torch.ones(3) > 0]
+        torch.ones(3)[torch.ones(3) > 0] = 1.0
+        torch.ones(3).repeat_interleave(torch.ones(3, dtype=torch.int64))
+        torch.ones(3, dtype=torch.int64).bincount()
+    assert len(reads.seen) == 6, reads.seen
 
 
 def test_a_graph_without_a_device_is_refused(tmp_path):

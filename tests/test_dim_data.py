@@ -408,8 +408,14 @@ def test_a_folder_names_the_file_of_each_image(tmp_path, rng):
 
 
 def test_sources_without_image_files_name_none(load):
-    for data in (load(), load(x_test=None, y_test=None), load_data("digits")):
+    for data in (load(), load_data("digits")):
         assert data.files_train is data.files_test is None
+
+
+def test_an_array_that_is_split_names_the_row_of_each_image(load):
+    whole, data = load().x_train, load(x_test=None, y_test=None)
+    for images, rows in ((data.x_train, data.files_train), (data.x_test, data.files_test)):
+        assert torch.equal(images, whole[list(map(int, rows))])
 
 
 def test_parts_of_differing_sizes_need_an_image_size(tmp_path, rng):

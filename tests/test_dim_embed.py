@@ -1,6 +1,7 @@
 """Embeddings are those of the encoder, a row an image, each with its file, part and class."""
 
 import csv
+import errno
 import sys
 
 import numpy as np
@@ -140,7 +141,7 @@ def test_what_fails_on_the_way_leaves_the_files_before(run, folder, tmp_path, su
     def fail(*_):
         batches.append(1)
         if len(batches) == 3:  # one is asked for the number of dimensions
-            raise OSError("No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     encoder.register_forward_hook(fail)
     with pytest.raises(RunError, match=r"received: No space left on device; make room"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import dim.command
 import dim.evaluate
 import dim.measures
 from dim import PRESETS
@@ -202,13 +203,15 @@ def run(tmp_path, monkeypatch, encoder, data):
         seed = int(run.name) if run.name.isdigit() else 3
         return replace(PRESETS["default"], data="brightness", seed=seed)
 
-    monkeypatch.setattr(dim.evaluate, "load_config", config)
+    for module in (dim.evaluate, dim.command):
+        monkeypatch.setattr(module, "load_config", config)
+    monkeypatch.setattr(dim.command, "require_same_images", lambda run, images, remedy: None)
     model = SimpleNamespace(encoder=encoder, to=lambda device: model)
     monkeypatch.setattr(dim.evaluate, "load_model", lambda run: model)
     measure = Measure("rate, nats", 1.2345, "a note")
     monkeypatch.setattr(dim.evaluate, "measures_of", lambda model, data, codes: [measure])
     monkeypatch.setattr(dim.evaluate, "untrained_encoder", lambda run: TinyEncoder())
-    monkeypatch.setattr(dim.evaluate, "load_data", lambda source, **options: data)
+    monkeypatch.setattr(dim.command, "load_data", lambda source, **options: data)
     return tmp_path
 
 
@@ -301,7 +304,7 @@ def test_runs_that_differ_in_more_than_their_seed_are_refused(run, monkeypatch, 
     def config(run):
         return replace(known(run), epochs=9) if run.name == "1" else known(run)
 
-    monkeypatch.setattr(dim.evaluate, "load_config", config)
+    monkeypatch.setattr(dim.command, "load_config", config)
     with pytest.raises(SystemExit) as exit:
         main([str(run / "0"), str(run / "1")])
     assert exit.value.code == 2
@@ -312,7 +315,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
     def missing(run):
         raise ValueError("run: expected a run folder")
 
-    monkeypatch.setattr(dim.evaluate, "load_config", missing)
+    monkeypatch.setattr(dim.command, "load_config", missing)
     with pytest.raises(SystemExit) as exit:
         main([str(run)])
     assert exit.value.code == 2
@@ -340,6 +343,18 @@ def test_other_images_are_read_as_the_run_would_have_read_them(run, monkeypatch,
         asked.update(source=source, **options)
         return data
 
-    monkeypatch.setattr(dim.evaluate, "load_data", load)
+    monkeypatch.setattr(dim.command, "load_data", load)
     main([str(run), "--data", "other.npz", "--device", "cpu", "--no-svm", "--mlp-epochs", "0"])
     assert asked == {"source": "other.npz", "image_size": None, "seed": 3, "corrupt": "refuse"}
+
+
+def test_a_report_of_other_images_leaves_the_runs_own_and_its_figures(run):
+    (run / "curves.png").write_bytes(b"of the run")
+    options = ("--device", "cpu", "--no-svm", "--mlp-epochs", "0")
+    main([str(run), *options])
+    own = {name: (run / name).read_text() for name in ("report.md", "report.html", "probes.json")}
+    assert "curves.png" in own["report.md"]
+    main([str(run), "--data", "elsewhere/other.npz", *options])
+    assert own == {name: (run / name).read_text() for name in own}
+    assert ".png" not in (run / "report-other.md").read_text()
+    assert {"report-other.html", "probes-other.json"} <= {path.name for path in run.iterdir()}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import dim.evaluate
+import dim.command
 import dim.neighbours
 from dim.data import ImageData
 from dim.encoder import Features
@@ -212,10 +212,10 @@ def run(tmp_path, monkeypatch, data):
             data="colours", image_size=None, corrupt="refuse", seed=4 if shifted else 3
         )
 
-    for module in (dim.evaluate, dim.neighbours):
+    for module in (dim.command, dim.neighbours):
         monkeypatch.setattr(module, "load_config", config)
     monkeypatch.setattr(dim.neighbours, "load_encoder", lambda run: Colour())
-    monkeypatch.setattr(dim.neighbours, "images_of", lambda config: data)
+    monkeypatch.setattr(dim.neighbours, "images_of_run", lambda run: data)
     return tmp_path
 
 
@@ -267,7 +267,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
     def missing(run):
         raise ValueError("run: expected a run folder")
 
-    monkeypatch.setattr(dim.evaluate, "load_config", missing)
+    monkeypatch.setattr(dim.command, "load_config", missing)
     with pytest.raises(SystemExit) as exit:
         main([str(run)])
     assert exit.value.code == 2

@@ -220,6 +220,13 @@ def test_a_hidden_layer_separates_what_no_line_does():
     assert min(accuracy.last, accuracy.validated) > 0.8
 
 
+def test_neighbours_far_from_the_origin_are_those_of_double_precision():
+    generator = torch.Generator().manual_seed(0)
+    gallery, queries = (10 + 0.003 * torch.randn(500, 64, generator=generator) for _ in range(2))
+    expected = nearest(queries.double(), gallery.double(), k=9, metric="l2")
+    assert (nearest(queries, gallery, k=9, metric="l2") == expected).float().mean() > 0.99
+
+
 def test_a_short_schedule_is_the_papers_in_small(monkeypatch):
     rates = []
     step = torch.optim.lr_scheduler.MultiStepLR.step

@@ -278,6 +278,13 @@ def test_a_run_killed_again_and_again_ends_bitwise_like_an_uninterrupted_one(npz
         (["--batch-size", "97"], "batch_size: expected 2 to 96"),
         (["--batch-size", "1"], "batch_size: expected at least 2"),
         (["--image-size", "20"], "image_size: expected a multiple of 8"),
+        (
+            ["--negatives", "shuffled", "--negatives-k", "16"],
+            "negatives_k: expected less than the batch's 16",
+        ),
+        (["--negatives-k", "2"], "negatives_k: expected shuffled negatives"),
+        (["--learning-rate", "0"], "learning_rate, adam_eps: expected more than 0"),
+        (["--adam-beta1", "1"], "adam_beta1: expected 0 to less than 1, received 1.0"),
     ],
 )
 def test_a_users_mistake_exits_with_2_and_no_traceback(npz, tmp_path, capsys, more, message):
@@ -287,6 +294,58 @@ def test_a_users_mistake_exits_with_2_and_no_traceback(npz, tmp_path, capsys, mo
     assert stop.value.code == 2
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_run_that_is_stopped_in_its_first_epoch_leaves_its_folder_to_the_next(
+    config, npz, tmp_path, monkeypatch
+):
+    run, data = tmp_path / "run", load_data(str(npz))
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "step", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config, data, run, device=CPU)
+    other = dataclasses.replace(config, epochs=1, z_dim=8)
+    train.train(other, data, run, device=CPU)
+    assert load_config(run) == other
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "step", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train.train(dataclasses.replace(other, epochs=2), data, run, device=CPU, resume=True)
+    load_encoder(run)
+
+
+def test_a_run_of_more_epochs_says_so_and_fewer_are_refused(config, npz, tmp_path):
+    run, data = tmp_path / "run", load_data(str(npz))
+    for epochs in (1, 2):
+        longer = dataclasses.replace(config, epochs=epochs)
+        train.train(longer, data, run, device=CPU, resume=True)
+        assert load_config(run) == longer
+    with pytest.raises(RunError, match=r"epochs: the run in .* has had 2, received 1"):
+        train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU, resume=True)
+
+
+def test_images_that_changed_since_a_run_was_trained_are_refused(npz, tmp_path, capsys):
+    """Else some that are held out for testing now may have been trained on."""
+    from dim import embed, evaluate, neighbours
+
+    images = np.load(npz)["x_train"]
+    mine, run = tmp_path / "mine.npz", tmp_path / "run"
+    np.savez(mine, x_train=images[:80])
+    run_main(*arguments(mine, run, "--epochs", 1))
+    neighbours.main([str(run)])
+    np.savez(mine, x_train=images[:81])
+    for command in (
+        lambda: run_main(*arguments(mine, run, "--resume")),
+        lambda: evaluate.main([str(run)]),
+        lambda: neighbours.main([str(run)]),
+        lambda: embed.main([str(run), "--out", str(tmp_path / "z.npy")]),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            command()
+        assert stop.value.code == 2
+        assert "data: expected the training images of the run in" in capsys.readouterr().err
+    embed.main([str(run), "--out", str(tmp_path / "z.npy"), "--data", str(mine)])
 
 
 def test_an_existing_folder_and_another_configuration_are_refused(config, npz, tmp_path, capsys):
@@ -313,7 +372,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_epoch(config, npz, tm
         group["lr"] = float("nan")
     torch.save(state, run / STATE)
     before = (run / STATE).read_bytes()
-    message = r"loss: expected finite numbers, received .*nan.* at step 2 of epoch 2; lower --learn"
+    message = "weights: expected finite numbers, received others after step 1 of epoch 2; lower --l"
     with pytest.raises(RunError, match=message):
         train.train(config, data, run, device=CPU, resume=True)
     assert (run / STATE).read_bytes() == before
@@ -324,9 +383,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_epoch(config, npz, tm
 def test_checkpoints_take_a_share_of_the_time(config, npz, tmp_path, monkeypatch, share, written):
     epochs, save_run = [], train.save_run
 
-    def save(run, model, state):
+    def save(run, model, state, images):
         epochs.append(len(state.history))
-        save_run(run, model, state)
+        save_run(run, model, state, images)
 
     monkeypatch.setattr(train, "SAVING", share)
     monkeypatch.setattr(train, "save_run", save)
@@ -412,6 +471,48 @@ def test_the_batch_of_a_bad_loss_and_the_model_that_met_it_are_kept(
     assert (run / STATE).exists() == bool(finished)
     monkeypatch.undo()
     train.train(config, data, run, device=CPU, resume=True)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_weights_that_are_lost_are_told_from_the_losses_after_them(
+    config, npz, tmp_path, monkeypatch, last
+):
+    """The loss of the second or last step is finite, what it makes of the weights is not."""
+    run, data, step = tmp_path / "run", load_data(str(npz)), train.Training.step
+    train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
+    before = (run / STATE).read_bytes()
+    ahead = train.Training(config, data, CPU)
+    ahead.restore(load_state(run))
+    number = ahead.steps if last else 2
+    for batch in ahead.batches()[: number - 1]:
+        ahead.step(batch)
+
+    def spoiled(training, batch):
+        returned = step(training, batch)
+        if training.taken == training.steps + number:
+            torch.nn.init.constant_(training.model.encoder.z_mean.bias, torch.nan)
+        return returned
+
+    monkeypatch.setattr(train.Training, "step", spoiled)
+    with pytest.raises(RunError, match=f"received others after step {number} of epoch 2"):
+        train.train(config, data, run, device=CPU, resume=True)
+    assert (run / STATE).read_bytes() == before
+    with safe_open(run / "bad_batch.safetensors", "pt") as file:
+        kept = file.get_tensor("model.encoder.z_mean.weight")
+    assert torch.equal(kept, ahead.model.encoder.z_mean.weight)
+
+
+def test_losses_whose_sum_overflows_are_no_lost_model(config, npz, tmp_path, monkeypatch):
+    step = train.Training.step
+
+    def large(training, batch):
+        losses, features = step(training, batch)
+        return losses._replace(prior=torch.tensor(3e38)), features
+
+    monkeypatch.setattr(train.Training, "step", large)
+    config = dataclasses.replace(config, epochs=1)
+    train.train(config, load_data(str(npz)), tmp_path / "run", device=CPU)
+    assert float(table(tmp_path / "run")[0]["prior"]) == pytest.approx(3e38)
 
 
 def test_a_broken_or_malicious_checkpoint_is_refused_and_not_executed(config, npz, tmp_path):

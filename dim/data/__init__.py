@@ -4,7 +4,8 @@ Whatever the source, the result is the same: square uint8 RGB images of one size
 with a test part that training never sees. Nothing is normalised: encoders scale pixels themselves.
 """
 
+from dim.data.folder import Corrupt
 from dim.data.images import DataError, ImageData
 from dim.data.load import load_data
 
-__all__ = ["DataError", "ImageData", "load_data"]
+__all__ = ["Corrupt", "DataError", "ImageData", "load_data"]

@@ -33,7 +33,8 @@ class ImageData:
         x_test: Test images of the same size.
         y_test: Their class numbers, or None.
         classes: Names by class number, where the source has names.
-        files_train: Where the source has image files, the training images' paths in its folder.
+        files_train: Where the source has image files, the training images' paths in its folder; of
+            an array that a test part is held out of, their rows.
         files_test: The same for the test images.
     """
 
@@ -121,6 +122,8 @@ def hold_out(
     files: tuple[str, ...] | None = None,
 ) -> ImageData:
     """Set a fifth of the images aside as the test part."""
+    if files is None:
+        files = tuple(map(str, range(len(images))))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     held_out = max(1, round(HELD_OUT * len(images)))
     test, train = order[:held_out], order[held_out:]
@@ -131,8 +134,8 @@ def hold_out(
         images[test],
         None if labels is None else labels[test],
         classes,
-        None if files is None else tuple(files[i] for i in train.tolist()),
-        None if files is None else tuple(files[i] for i in test.tolist()),
+        tuple(files[i] for i in train.tolist()),
+        tuple(files[i] for i in test.tolist()),
     )
 
 

@@ -1,9 +1,8 @@
 """One entry to all sources: what is asked for decides which reader reads it."""
 
 from pathlib import Path
-from typing import Literal
 
-from dim.data.folder import read_folder
+from dim.data.folder import Corrupt, read_folder
 from dim.data.images import DataError, ImageData
 from dim.data.named import read_cifar10, read_digits
 from dim.data.npz import read_npz
@@ -19,7 +18,7 @@ def load_data(
     *,
     image_size: int | None = None,
     seed: int = 0,
-    corrupt: Literal["refuse", "skip"] = "refuse",
+    corrupt: Corrupt = "refuse",
 ) -> ImageData:
     """Load images by name or from a path.
 
