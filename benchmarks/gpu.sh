@@ -4,7 +4,7 @@
 #   benchmarks/gpu.sh cifar10.npz [RESULTS] [STAGE ...]
 #
 # A stage that is cut off goes on from its checkpoint, and what is done is skipped, so the same
-# command is given until it says that nothing is missing. Results: RESULTS/presets.json,
+# command is given until it says of each file that nothing is missing. Results: RESULTS/presets.json,
 # RESULTS/presets_neighbours.png and RESULTS/infomax_negatives.json.
 set -euo pipefail
 data=${1:?usage: benchmarks/gpu.sh DATA [RESULTS] [STAGE ...]}

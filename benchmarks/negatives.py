@@ -19,7 +19,8 @@ from known_mi import markdown
 from resumable import Row, TrainingOptions, carry_out, in_place, over_seeds
 
 from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
-from dim.evaluate import Battery, one_line_refusals, probe_encoder
+from dim.command import one_line_refusals
+from dim.evaluate import Battery, probe_encoder
 
 OBJECTIVES = {
     "JSD": PRESETS["paper-local-jsd"],
@@ -79,14 +80,12 @@ def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
 def accuracies(
     rows: Sequence[Row], runs: Mapping[Cell, TrainConfig], probe: str
 ) -> dict[Cell, list[float]]:
-    """Test accuracies of Y in %, one a seed, of the runs that have this probe and these epochs."""
-    cells = {(name_of(cell, config), config.epochs): cell for cell, config in runs.items()}
+    """Test accuracies of Y in %, one a seed."""
+    cells = {name_of(cell, config): cell for cell, config in runs.items()}
     found: dict[Cell, list[float]] = {}
     for row in rows:
         (probes,) = row["probes"]
-        cell = cells.get((row["run"], row["epochs"]))
-        if cell and probe in probes["accuracy"]:
-            found.setdefault(cell, []).append(100 * probes["accuracy"][probe])
+        found.setdefault(cells[row["run"]], []).append(100 * probes["accuracy"][probe])
     return found
 
 

@@ -29,7 +29,9 @@ from resumable import (
 )
 
 from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
-from dim.evaluate import LAYERS, Battery, one_line_refusals, probe_encoder, resolve_device
+from dim.checkpoint import WEIGHTS
+from dim.command import one_line_refusals, resolve_device
+from dim.evaluate import LAYERS, Battery, probe_encoder
 from dim.measures import codes_of, measures_of
 from dim.neighbours import draw_runs
 
@@ -88,8 +90,8 @@ def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
     return {"probes": [asdict(row) for row in rows], "measures": [asdict(m) for m in measures]}
 
 
-def table(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """A line for each run and number of epochs: mean ± sd over its seeds, beside the paper's."""
+def table(rows: Sequence[Row], epochs: Mapping[str, int]) -> str:
+    """A line for each run of so many epochs: mean ± sd over its seeds, beside the paper's."""
 
     def cell(found: Sequence[Row], layer: str, probe: str) -> str:
         return over_seeds(
@@ -103,25 +105,23 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
 
     header = ("run", "epochs", "n", "kNN Y", "linear Y", *COLUMNS, "paper Y / fc / conv", "minutes")
     lines = []
-    for name in names:
-        of_name = [row for row in rows if row["run"] == name]
-        paper = " / ".join(PAPER.get(name, ())) or ""
-        if not of_name:
-            lines.append([name, str(RUNS[name].epochs), "0", *[NOT_RUN] * 5, paper, NOT_RUN])
-        for epochs in sorted({row["epochs"] for row in of_name}):
-            found = [row for row in of_name if row["epochs"] == epochs]
-            lines.append(
-                [
-                    name,
-                    str(epochs),
-                    str(len(found)),
-                    cell(found, "z_mean", "20-NN"),
-                    cell(found, "z_mean", "linear"),
-                    *(cell(found, layer, "MLP") for layer in LAYERS),
-                    paper,
-                    f"{statistics.mean(row['minutes'] for row in found):.1f}",
-                ]
-            )
+    for name, count in epochs.items():
+        found = [row for row in rows if row["run"] == name]
+        minutes = NOT_RUN
+        if found:
+            minutes = f"{statistics.mean(row['minutes'] for row in found):.1f}"
+        lines.append(
+            [
+                name,
+                str(count),
+                str(len(found)),
+                cell(found, "z_mean", "20-NN"),
+                cell(found, "z_mean", "linear"),
+                *(cell(found, layer, "MLP") for layer in LAYERS),
+                " / ".join(PAPER.get(name, ())),
+                minutes,
+            ]
+        )
     return markdown(header, lines)
 
 
@@ -132,15 +132,19 @@ def compare(
     path: Path,
     argv: Sequence[str],
 ) -> None:
-    """Draw the neighbours of the finished runs, and keep their precision."""
+    """Draw the neighbours of the finished runs whose folders are here, and keep their precision."""
     seed = options.seeds[0]
-    done = [(row["run"], row["seed"], row["epochs"]) for row in rows]
-    told = {name: as_told(config, options, seed) for name, config in runs.items()}
-    folders = {
-        name: folder_of(name, config, options)
-        for name, config in told.items()
-        if config.epochs and (name, seed, config.epochs) in done  # the untrained come anyway
-    }
+    done = [row["run"] for row in rows if row["seed"] == seed]
+    folders = {}
+    for name in done:
+        config = as_told(runs[name], options, seed)
+        folder = folder_of(name, config, options)
+        if not config.epochs:  # the untrained come anyway
+            continue
+        if (folder / WEIGHTS).exists():
+            folders[name] = folder
+        else:
+            print(f"{name}: not drawn, {folder} is not here", file=sys.stderr)
     if not folders:
         return
     device, data = resolve_device(options.device), images(options, seed)
@@ -162,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         look = partial(probed, battery=Battery(mlp_epochs=options.mlp_epochs))
         path = out / "presets.json"
         rows = carry_out(runs, options, look, path=path, script="presets", argv=argv)
-        print(table(rows, names))
+        print(table(rows, {name: as_told(runs[name], options, 0).epochs for name in names}))
         if options.neighbours:
             compare(runs, rows, options, out / "presets_neighbours.png", argv)
 

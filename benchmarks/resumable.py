@@ -5,6 +5,7 @@ runs are read from the results and not repeated. Each row keeps its own command,
 """
 
 import json
+import math
 import signal
 import statistics
 import sys
@@ -21,8 +22,8 @@ from provenance import provenance
 
 from dim import DeepInfoMax, ImageData, TrainConfig, load_data
 from dim.checkpoint import load_model, load_state, write_atomically
+from dim.command import Device, resolve_device
 from dim.config import Precision
-from dim.evaluate import Device, resolve_device
 from dim.train import train
 
 Row = dict[str, Any]
@@ -120,6 +121,9 @@ def carry_out(
 ) -> list[Row]:
     """Run what is missing, in order, seed by seed; save after each.
 
+    A row counts for a run if it is of the same configuration, probed for as many epochs, on the
+    same kind of device.
+
     Args:
         runs: Configurations by name; data, seed, epochs and precision are the options'.
         options: From `in_place`.
@@ -129,25 +133,51 @@ def carry_out(
         argv: Its command line.
 
     Returns:
-        The rows of these images and this precision that the file now has.
+        The rows that the file now has of these runs, of any seed.
 
     Raises:
         ValueError: If a run cannot be had as asked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    source, made = Path(options.data).name, made_by(options, script, argv)
-    rows, of_these = known_rows(path), {"source": source, "precision": options.precision}
+    rows, made = known_rows(path), made_by(options, script, argv)
+
+    def is_of(row: Row, name: str, seed: int) -> bool:
+        expected = {
+            "run": name,
+            "config": recorded(as_told(runs[name], options, seed), row["config"]["image_size"]),
+            "mlp_epochs": options.mlp_epochs,
+            "gpu": made["hardware"]["gpu"],
+        }
+        return expected == {
+            "run": row["run"],
+            "config": row["config"],
+            "mlp_epochs": row["options"]["mlp_epochs"],
+            "gpu": row["hardware"]["gpu"],
+        }
+
     with time_limit(options.minutes):
         for seed in options.seeds:
             for name, config in runs.items():
-                config = as_told(config, options, seed)
-                wanted = {"run": name, "seed": seed, "epochs": config.epochs, **of_these}
-                if any(wanted.items() <= row.items() for row in rows):
+                if any(is_of(row, name, seed) for row in rows):
                     continue
-                print(f"{name}, seed {seed}, {config.epochs} epochs", file=sys.stderr)
-                rows.append(wanted | run(name, config, options, look) | made)
+                told = as_told(config, options, seed)
+                print(f"{name}, seed {seed}, {told.epochs} epochs", file=sys.stderr)
+                of_run = {
+                    "run": name,
+                    "seed": seed,
+                    "epochs": told.epochs,
+                    "source": Path(options.data).name,
+                    "precision": told.precision,
+                }
+                rows.append(of_run | run(name, told, options, look) | made)
                 write_atomically(path, lambda part: part.write_text(as_json(rows)))
-    return [row for row in rows if of_these.items() <= row.items()]
+        print(f"{path}: nothing is missing", file=sys.stderr)
+    return [row for row in rows if any(is_of(row, name, row["seed"]) for name in runs)]
+
+
+def recorded(config: TrainConfig, image_size: int | None) -> Row:
+    """A configuration as a row has it."""
+    return asdict(config) | {"data": Path(config.data).name, "image_size": image_size}
 
 
 def made_by(options: TrainingOptions, script: str, argv: Sequence[str]) -> Row:
@@ -162,6 +192,8 @@ def made_by(options: TrainingOptions, script: str, argv: Sequence[str]) -> Row:
 
 def as_told(config: TrainConfig, options: TrainingOptions, seed: int) -> TrainConfig:
     """The configuration with what the options say of it."""
+    if options.smoke:
+        config = replace(config, head_units=8, batch_size=min(config.batch_size, 64))
     return replace(
         config,
         data=options.data,
@@ -187,8 +219,6 @@ def images(options: TrainingOptions, seed: int) -> ImageData:
 def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) -> Row:
     """One run, from its last checkpoint on, and what there is to see of it."""
     device, data = resolve_device(options.device), images(options, config.seed)
-    if options.smoke:
-        config = replace(config, head_units=8, batch_size=min(config.batch_size, 64))
     config = replace(config, image_size=data.x_train.shape[-1])
     folder = folder_of(name, config, options)
     start = time.perf_counter()
@@ -198,15 +228,15 @@ def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) ->
     seen = look(load_model(folder).to(device), data)
     state = load_state(folder)
     assert state is not None
-    seconds = [len(data.x_train) / row["images_per_second"] for row in state.history]
-    of_epoch = statistics.median(seconds) if seconds else 0.0
+    speeds = [row["images_per_second"] for row in state.history]
+    speed = statistics.median(speeds) if speeds else math.inf
     return {
         "data": data.name,
-        "minutes": round(of_epoch * config.epochs / 60, 2),
-        "images_per_second": round(len(data.x_train) / of_epoch) if seconds else None,
+        "minutes": round(config.epochs * len(data.x_train) / speed / 60, 2),
+        "images_per_second": round(speed) if speeds else None,
         "seconds_here": round(trained - start, 1),
         "seconds_of_probes": round(time.perf_counter() - trained, 1),
         "graph": graph,
-        "config": asdict(config) | {"data": Path(config.data).name},
+        "config": recorded(config, config.image_size),
         **seen,
     }

@@ -33,8 +33,8 @@ from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, Dataset
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
+from dim.command import Device, one_line_refusals, resolve_device
 from dim.encoder import Encoder, encode
-from dim.evaluate import Device, one_line_refusals, resolve_device
 from dim.prior import AdversarialPrior
 from dim.probes import knn_accuracies
 from dim.train import Training

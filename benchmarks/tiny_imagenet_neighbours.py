@@ -21,7 +21,7 @@ from provenance import provenance, results_folder
 
 from dim import PRESETS, load_data
 from dim.checkpoint import untrained_encoder
-from dim.evaluate import one_line_refusals
+from dim.command import one_line_refusals
 from dim.measures import codes_of
 from dim.neighbours import draw_side_by_side
 from dim.train import train

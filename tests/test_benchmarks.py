@@ -202,7 +202,7 @@ def test_presets_stop_when_the_time_is_over(tmp_path):
     done = run(*arguments, "--out", "results", cwd=tmp_path, script="presets.py")
     assert done.returncode == 0, done.stderr
     assert "minutes are over; the same command goes on" in done.stderr
-    assert "| vae | 20 | 0 | not run |" in done.stdout
+    assert "| vae | 1 | 0 | not run |" in done.stdout
     assert not (tmp_path / "results" / "presets.json").exists()
 
 
@@ -218,7 +218,7 @@ def test_two_views_are_trained_without_a_graph(tmp_path, monkeypatch):
     options = resumable.TrainingOptions("digits", graph=True, smoke=True, folder=tmp_path)
     for name in ("default", "two-view"):
         with pytest.raises(resumable.TimeOver):
-            resumable.run(name, replace(PRESETS[name], data="digits"), options, look=None)
+            resumable.run(name, resumable.as_told(PRESETS[name], options, 0), options, look=None)
     assert seen == {"default": (True, 64), "two-view": (False, 64)}
 
 
@@ -307,28 +307,52 @@ def test_objectives_are_compared_by_the_number_of_their_negatives(tmp_path):
     assert image[..., :3].std() > 0.05
 
 
-def test_accuracies_by_negatives_are_over_the_seeds_of_one_experiment(tmp_path):
-    paper = replace(PRESETS["paper-local-dv"], epochs=9)
+def test_accuracies_by_negatives_are_over_seeds():
+    paper = PRESETS["paper-local-dv"]
     runs = {("DV", k): negatives.with_negatives(paper, k) for k in (3, 7)}
     assert [config.negatives_k for config in runs.values()] == [3, 7]
 
-    def row(k, accuracy, epochs=9, probe="MLP", units=paper.head_units):
-        return {
-            "run": negatives.name_of(("DV", k), replace(paper, head_units=units)),
-            "epochs": epochs,
-            "probes": [{"accuracy": {probe: accuracy}}],
-        }
+    def row(k, accuracy):
+        name = negatives.name_of(("DV", k), paper)
+        return {"run": name, "probes": [{"accuracy": {"MLP": accuracy}}]}
 
-    others = [
-        row(3, 0.9, epochs=8),
-        row(3, 0.9, probe="linear"),
-        row(3, 0.9, units=256),
-        row(15, 0.9),
-    ]
-    rows = [row(3, 0.5), row(3, 0.6), row(7, 0.4), *others]
-    found = negatives.accuracies(rows, runs, "MLP")
+    found = negatives.accuracies([row(3, 0.5), row(3, 0.6), row(7, 0.4)], runs, "MLP")
     assert "| DV | 55.0 ± 7.1 | 40.0 | not run |" in negatives.table(found, "MLP", (3, 7, 15))
     assert "| JSD | not run | not run | not run |" in negatives.table(found, "MLP", (3, 7, 15))
+    narrow = replace(paper, head_units=256)
+    assert negatives.name_of(("DV", 3), narrow) == "DV, 3 negatives, 256 units"
+
+
+def test_a_row_counts_for_the_run_that_made_it_and_no_other(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def run(name, config, options, look):
+        made.append(name)
+        return {"config": resumable.recorded(config, 32)}
+
+    monkeypatch.setattr(resumable, "run", run)
+    path = tmp_path / "rows.json"
+
+    def rows(config=PRESETS["vae"], *, name="vae", **changes):
+        made.clear()
+        options = resumable.TrainingOptions("digits", **changes)
+        found = resumable.carry_out(
+            {name: config}, options, None, path=path, script="presets", argv=[]
+        )
+        assert "nothing is missing" in capsys.readouterr().err
+        return len(found), len(made)
+
+    assert rows() == (1, 1)
+    assert rows() == (1, 0)
+    assert rows(seeds=(0, 1)) == (2, 1)
+    assert rows() == (2, 0), "of all seeds"
+    assert rows(replace(PRESETS["vae"], learning_rate=0.1)) == (1, 1)
+    for changes in ({"epochs": 3}, {"precision": "bfloat16"}, {"mlp_epochs": 7}, {"name": "v"}):
+        assert rows(**changes) == (1, 1), changes
+    monkeypatch.setattr(
+        resumable, "made_by", lambda *_: {"options": {"mlp_epochs": 200}, "hardware": {"gpu": "H"}}
+    )
+    assert rows() == (1, 1), "on another device"
 
 
 def test_more_negatives_than_a_batch_has_are_refused(tmp_path):
