@@ -99,7 +99,8 @@ class TrainConfig:
     """Of Adam."""
     precision: Precision = "auto"
     """Of convolutions and matrix products; scores and losses are float32. By default bfloat16 on
-    CUDA and float32 on a CPU (float32 on CUDA leaves convolutions in TF32, as torch does); one with AVX-512 BF16 or AMX is up to twice as fast in bfloat16."""
+    CUDA and float32 on a CPU; one with AVX-512 BF16 or AMX is up to twice as fast in bfloat16. On
+    CUDA float32 leaves convolutions in TF32, as torch does."""
     seed: int = 0
     """Of everything drawn."""
 
