@@ -26,6 +26,8 @@ from mi_estimators.readout import Evaluation, evaluate, mean_of, score_blocks
 from mi_estimators.samples import Samples, as_samples, check_estimable
 
 CHOOSING = 4096  # samples that degrees of freedom are chosen on
+LEAST_DF = 0.5  # below, quantiles of Student's t overflow
+REFERENCE = 1024  # samples of Y that a free constant of a row is a mean over
 CHUNK = 2**16  # samples that candidates are fitted to, and that are scored at a time
 
 
@@ -33,8 +35,21 @@ class Baseline(ABC):
     """A log-ratio in closed form, for columns whose margins are standard normal."""
 
     @abstractmethod
-    def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
-        """The log-ratio for samples like these, a critic without parameters."""
+    def fit(
+        self,
+        x: Float[Tensor, "N dx"],
+        y: Float[Tensor, "N dy"],
+        *,
+        independent: int | None = None,
+    ) -> "EllipticalRatio":
+        """The log-ratio for samples like these, a critic without parameters.
+
+        Args:
+            x: Samples.
+            y: Their partners.
+            independent: How many of them are independent of each other, which decides what noise
+                explains; by default all.
+        """
 
     def estimate(self, x: Any, y: Any) -> Evaluation:
         """`information` of the normal scores of arrays of shape `[N]` or `[N, d]`.
@@ -90,9 +105,15 @@ class GaussianCopula(Baseline):
         True
     """
 
-    def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
+    def fit(
+        self,
+        x: Float[Tensor, "N dx"],
+        y: Float[Tensor, "N dy"],
+        *,
+        independent: int | None = None,
+    ) -> "EllipticalRatio":
         """Canonical correlations, those that noise explains left out."""
-        return EllipticalRatio(Canonical.reproducible(x, y))
+        return EllipticalRatio(Canonical.reproducible(x, y, independent))
 
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
         return EllipticalRatio(Canonical.fit(x, y))
@@ -110,7 +131,7 @@ class TCopula(Baseline):
         df: Degrees of freedom to choose from.
 
     Raises:
-        ValueError: If one of them is not positive.
+        ValueError: If one of them is below 1/2.
 
     Example:
         >>> x = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)).double()
@@ -121,19 +142,29 @@ class TCopula(Baseline):
     df: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0)
 
     def __post_init__(self) -> None:
-        if not all(0 < df < math.inf for df in self.df):
-            raise ValueError(f"df: expected positive numbers, received {self.df}; try (2, 5, 10)")
+        if not all(LEAST_DF <= df < math.inf for df in self.df):
+            raise ValueError(
+                f"df: expected numbers from {LEAST_DF}, whose quantiles float32 can tell, received "
+                f"{self.df}; try (2, 5, 10)"
+            )
 
-    def fit(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
+    def fit(
+        self,
+        x: Float[Tensor, "N dx"],
+        y: Float[Tensor, "N dy"],
+        *,
+        independent: int | None = None,
+    ) -> "EllipticalRatio":
         """Choose degrees of freedom; canonical correlations that noise explains are left out.
 
         In so many dimensions that noise fits more than half a nat, the Gaussian is the only choice:
         a scatter matrix would look better on the samples that it was fitted to, and only there.
         """
-        gaussian = EllipticalRatio(Canonical.reproducible(x, y))
-        if nats_of_noise(len(x), x.shape[1], y.shape[1]) > MANY:
+        share = 1.0 if independent is None else independent / len(x)
+        gaussian = EllipticalRatio(Canonical.reproducible(x, y, independent))
+        if nats_of_noise(round(share * len(x)), x.shape[1], y.shape[1]) > MANY:
             return gaussian
-        return self._best(x, y, gaussian, Canonical.denoised)
+        return self._best(x, y, gaussian, lambda canonical, n: canonical.denoised(round(share * n)))
 
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
         gaussian = EllipticalRatio(Canonical.fit(x, y))
@@ -146,21 +177,25 @@ class TCopula(Baseline):
         gaussian: "EllipticalRatio",
         clean: Callable[[Canonical, int], Canonical],
     ) -> "EllipticalRatio":
-        some = Samples(x[:CHOOSING], y[:CHOOSING])
+        # At random: rows may come in an order of their own.
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
+        some = Samples(x, y)[order[:CHOOSING]]
         best, best_value = gaussian, evaluate(DV(), score_blocks(gaussian, some)).value
 
-        def student(df: float, rows: int) -> EllipticalRatio:
+        def student(df: float, samples: Samples) -> EllipticalRatio:
             quantiles = _TQuantiles(df)
-            u, v = (quantiles(side[:rows]) for side in (x, y))
+            u, v = quantiles(samples.x), quantiles(samples.y)
             return EllipticalRatio(clean(_t_scatter(u, v, df), len(u)), df)
 
+        every = Samples(x, y)
+        fitted_to = every if len(x) <= CHUNK else every[order[:CHUNK]]
         for df in sorted(self.df, reverse=True):  # away from the Gaussian, as long as it helps
-            ratio = student(df, CHUNK)
+            ratio = student(df, fitted_to)
             value = evaluate(DV(), score_blocks(ratio, some)).value
             if value <= best_value:
                 break
             best, best_value = ratio, value
-        return student(best.df, len(x)) if best is not gaussian and len(x) > CHUNK else best
+        return student(best.df, every) if best is not gaussian and fitted_to is not every else best
 
 
 class EllipticalRatio(Critic):
@@ -311,6 +346,41 @@ class Corrected(Critic):
         width = self.baseline.width
         known = self.baseline.score(u[..., :width], v[..., :width])
         return known + self.residual.score(u[..., width:], v[..., width:])
+
+
+class RowNormalised(Critic):
+    """T(x, y) - log E_Q[e^T(x, Y)]: a critic with a free c(x), as InfoNCE leaves it, without it.
+
+    Args:
+        critic: T.
+        partners: Samples of Y, of which up to 1,024 are used.
+    """
+
+    reference: Tensor
+
+    def __init__(self, critic: Critic, partners: Float[Tensor, "N dy"]) -> None:
+        super().__init__()
+        self.critic = critic
+        self.register_buffer("reference", critic.encode_y(partners[:REFERENCE]))
+
+    def encode_x(self, x: Tensor) -> Float[Tensor, "*b e"]:
+        """As the critic does, and the constant of the row."""
+        u = self.critic.encode_x(x)
+        constants = [
+            self.critic.score(rows[:, None], self.reference[None]).double().logsumexp(1)
+            for rows in u.flatten(0, -2).split(REFERENCE)
+        ]
+        constant = torch.cat(constants) - math.log(len(self.reference))
+        return torch.cat([u, constant.to(u).view(*u.shape[:-1], 1)], -1)
+
+    def encode_y(self, y: Tensor) -> Float[Tensor, "*b e"]:
+        """As the critic does, and nothing."""
+        v = self.critic.encode_y(y)
+        return torch.cat([v, torch.zeros_like(v[..., :1])], -1)
+
+    def score(self, u: Float[Tensor, "*a e"], v: Float[Tensor, "*b e"]) -> Float[Tensor, "..."]:
+        """T less the constant."""
+        return self.critic.score(u[..., :-1], v[..., :-1]) - u[..., -1]
 
 
 class Independence(Critic):

@@ -62,24 +62,27 @@ class Canonical:
         return cls(mean[of_x], white_x @ left, mean[of_y], white_y @ right.mT, correlations)
 
     @classmethod
-    def reproducible(cls, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "Canonical":
+    def reproducible(
+        cls, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"], independent: int | None = None
+    ) -> "Canonical":
         """As `fit`, with the correlations that other samples will show too, and 0 for the others.
 
         Noise fits dim_x dim_y / 2N nats of its own. Where that is much, directions come from three
         quarters of the samples, and the deviations and correlations along them from the last one.
+        Samples that are not all independent count for `independent`.
         """
-        n = len(x)
+        n = independent or len(x)
         if nats_of_noise(n, x.shape[1], y.shape[1]) <= MANY:
             return cls.fit(x, y).denoised(n)
-        cut = 3 * n // 4
-        fitted = cls.fit(x[:cut], y[:cut]).denoised(cut)
+        cut = 3 * len(x) // 4
+        fitted = cls.fit(x[:cut], y[:cut]).denoised(3 * n // 4)
         k = len(fitted.correlations)
         u, v = fitted.x(x[cut:]), fitted.y(y[cut:])
         # White where they were fitted, elsewhere wider.
         of_x, of_y = (w.square().mean(0).sqrt().clamp(min=1e-6) for w in (u, v))
         correlations = (u[:, :k] * v[:, :k]).mean(0) / (of_x[:k] * of_y[:k])
         white = replace(fitted, map_x=fitted.map_x / of_x, map_y=fitted.map_y / of_y)
-        shown_again = correlations > 3 / math.sqrt(n - cut)
+        shown_again = correlations > 3 / math.sqrt(n - 3 * n // 4)
         return white._keep(correlations, shown_again & (fitted.correlations > 0))
 
     def denoised(self, n: int) -> "Canonical":
@@ -98,7 +101,15 @@ class Canonical:
         (ρ² + (1 - ρ²) a)(ρ² + (1 - ρ²) b), a and b being columns of x and of y a sample, as all of
         these grow (Bao et al. 2019). What the directions are fitted to is thus taken off; what they
         miss, for being fitted, is not.
+
+        Raises:
+            ValueError: If there are not more samples than columns.
         """
+        if n <= len(self.mean_x) + len(self.mean_y):
+            raise ValueError(
+                f"n: expected more samples than columns, received {n} and "
+                f"{len(self.mean_x) + len(self.mean_y)}; reduce the dimensions first"
+            )
         a, b = len(self.mean_x) / n, len(self.mean_y) / n
         square = self.correlations.square()
         # The larger root of (1 - a)(1 - b) p² - 2 half p + ab = 0, p being ρ².
@@ -178,11 +189,15 @@ def information_bias(n: int, dim_x: int, dim_y: int) -> float:
 
 
 def _whitening(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d e"]:
-    variances, directions = torch.linalg.eigh(covariance)
+    # Columns of very different units are no reason to drop any. In powers of two, which change no
+    # digit.
+    deviations = covariance.diagonal().sqrt()
+    units = torch.exp2(deviations.log2().round()).where(deviations > 0, 1.0)
+    variances, directions = torch.linalg.eigh(covariance / units / units[:, None])
     varies = variances > 1e-10 * variances[-1].clamp(min=1e-200)
     if not bool(varies.any()):
         return torch.zeros_like(directions[:, :1])
-    return directions[:, varies] * variances[varies].rsqrt()
+    return directions[:, varies] * variances[varies].rsqrt() / units[:, None]
 
 
 def canonical_critic(

@@ -3,6 +3,7 @@
 What pulls one estimate mostly pulls the other, so a difference is known better than its two parts.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ class Combination:
     Attributes:
         quantity: What it estimates, as in "I(X; Y | Z)".
         value: The sum, in `units`. Never clipped at 0.
-        standard_error: Of `value`, from the sum of the parts' influences.
+        standard_error: Of `value`, from the sum of the parts' influences, and from what no
+            influence shows (`MIEstimate.error_beyond_samples`).
         influence: How far each sample pulls the value, shape [N], mean 0.
         parts: What is summed.
         units: "nats" or "bits", of all of the above.
@@ -145,7 +147,10 @@ def combine(quantity: str, parts: Sequence[Part], groups: Any = None) -> Combina
         labels = torch.from_numpy(np.unique(array, return_inverse=True)[1])
     influence = sum(part.sign * part.estimate.influence for part in parts)
     value = sum(part.sign * part.estimate.value for part in parts)
-    error = Evaluation(value, torch.as_tensor(influence)).standard_error(labels)
+    error = math.hypot(
+        Evaluation(value, torch.as_tensor(influence)).standard_error(labels),
+        *(part.estimate.error_beyond_samples for part in parts),
+    )
     return Combination(quantity, value, error, np.asarray(influence), parts, units)
 
 

@@ -18,6 +18,7 @@ from mi_estimators.baselines import (
     Encoded,
     GaussianCopula,
     Independence,
+    RowNormalised,
 )
 from mi_estimators.canonical import canonical_critic
 from mi_estimators.critics import Critic
@@ -63,6 +64,7 @@ class Recipe:
     def check(self) -> None:
         """Refuse what is no part (TypeError), and objectives without log-ratio (ValueError)."""
         for name, part, kind in (
+            ("budget", self.budget, Budget),
             *(("preprocess", part, Preprocessor) for part in self.preprocess),
             ("baseline", self.baseline, Baseline | None),
         ):
@@ -150,13 +152,24 @@ class Scorer:
 
 @dataclass(frozen=True)
 class MeanScorer:
-    """The mean log-ratio of several critics."""
+    """The mean log-ratio of several critics, of x and y with so many `columns`."""
 
     scorers: tuple[Scorer, ...]
+    columns: tuple[int, int]
 
     def __call__(self, x: Any, y: Any) -> np.ndarray:
-        """Log-ratios of pairs, shape `[M]`, in nats."""
+        """Log-ratios of pairs, shape `[M]`, in nats.
+
+        Raises:
+            ValueError: If they have other columns.
+        """
         samples = as_samples(x, y)
+        for name, side, expected in zip("xy", (samples.x, samples.y), self.columns, strict=True):
+            if side.shape[1] != expected:
+                raise ValueError(
+                    f"{name}: expected {expected} columns, as the estimate was made of, received "
+                    f"{side.shape[1]}"
+                )
         return torch.stack([scorer(samples) for scorer in self.scorers]).mean(0).numpy()
 
 
@@ -198,7 +211,9 @@ def cross_fit(
     fitted_on = samples[parts.train]
     map_x, map_y = (fit_all(recipe.preprocess, side) for side in (fitted_on.x, fitted_on.y))
     x, y = map_x(samples.x), map_y(samples.y)
-    fitted_on = Samples(x, y)[parts.train]  # in float64, for what is fitted and not trained
+    fitted_on = Samples(x, y, samples.groups)[
+        parts.train
+    ]  # in float64, for what is fitted and not trained
     device = recipe.device
     easy = Samples(x.float().to(device), y.float().to(device), samples.groups)
     train, stop, report = (easy[rows] for rows in parts)
@@ -245,6 +260,8 @@ def cross_fit(
     size = block_size(len(report))
     by = tightest(critic, last, stop, constant, size=size)
     of_baseline, nothing_learnt = None, critic is known
+    if constant is None and not nothing_learnt:  # what follows takes T for a log-ratio
+        critic = RowNormalised(critic, stop.y)
     if known is not None:
         of_baseline = read_out_known(known, last, by, stop, report, (map_x, map_y), generator)
     if of_baseline is not None and nothing_learnt:
@@ -285,14 +302,17 @@ def begin(recipe: Recipe, fitted_on: Samples, stop: Samples) -> Beginning:
     device = recipe.device
     known: EllipticalRatio | None = None
     if recipe.baseline is not None:
-        known = recipe.baseline.fit(fitted_on.x, fitted_on.y).to(device)
+        known = recipe.baseline.fit(fitted_on.x, fitted_on.y, independent=fitted_on.independent).to(
+            device
+        )
     if recipe.critic is not None:
         own = copy.deepcopy(recipe.critic)
         critic = own if known is None else Corrected(known, own)
         return Beginning(critic.to(device), None, known, known or Independence())
     fallback: Critic
     if known is None:  # what is linear need not be learnt by steps
-        start = GaussianCopula().fit(fitted_on.x, fitted_on.y).to(device)
+        start = GaussianCopula().fit(fitted_on.x, fitted_on.y, independent=fitted_on.independent)
+        start.to(device)
         untrained = (Independence(), start)
         fallback = max(untrained, key=lambda f: on_stop(recipe.objectives[0], f, stop).value)
     else:

@@ -40,6 +40,7 @@ from mi_estimators.training import Budget
 REFUTED = 4.0  # by neighbours: on 200 Gaussian pairs, 1 difference in 50 is above 3 errors
 ROUNDING = 1e-9  # nats that a difference of equal numbers may show
 FEW_DIMENSIONS = 4  # of x and y together, for nearest neighbours
+TIED = 0.05  # share of a column's values that may be there already, for nearest neighbours
 PER_LABEL = 50  # samples of a combination of labels, on average, that neighbours are found among
 
 
@@ -61,7 +62,8 @@ def estimate_mi(
 ) -> MIEstimate:
     """Estimate the mutual information of paired samples, in nats.
 
-    1. `preprocess` makes columns easy (normal scores of ranks), which changes no information.
+    1. `preprocess` makes columns easy (normal scores of ranks), which changes no information but
+       what is between the values of neighbouring ranks.
     2. `baseline` gives a log-ratio T_0 and its information C in closed form.
     3. A critic r trains on T = T_0 + r: by default first by JSD, whose low variance finds the
        structure, then by DV, whose value is the number in question; stopped on samples of its own.
@@ -71,7 +73,8 @@ def estimate_mi(
        G = R(T) - E_P[T_0], the value is C + G if G exceeds two standard errors; R(T) if G is as
        far below 0, as the baseline then claims too much; else C. R is the last objective's
        estimate, or InfoNCE's where that bound was tighter on the samples that training stopped
-       on. In up to four dimensions, labels aside, nearest `neighbours` take the critic's place.
+       on. In up to four dimensions, labels aside, nearest `neighbours` take the critic's place
+       where they are above it; not with groups, nor where values repeat.
 
     Where noise alone would fit more than half a nat (many dimensions), C is E_P[T_0], and what its
     directions miss for having been found among noise is added (`Canonical.corrected`).
@@ -106,8 +109,9 @@ def estimate_mi(
     Raises:
         TypeError: If x or y is not numeric, or a part is no instance of its class.
         ValueError: If x and y differ in length, hold NaN or infinities, have constant columns or
-            more than 2 axes, or have fewer than 50 samples, than 10 a fold, or than `neighbours`
-            need; if an objective is not maximised by a log-ratio (`CLUB`, `LogLikelihood`).
+            more than 2 axes, or have fewer than 50 samples, than 10 (or 2 groups) a fold, or than
+            `neighbours` need; if columns do not fit `baseline`, or float32; if an objective is not
+            maximised by a log-ratio (`CLUB`, `LogLikelihood`).
         FloatingPointError: If the readout overflows.
 
     Example:
@@ -119,13 +123,8 @@ def estimate_mi(
     """
     samples = as_samples(x, y, groups)
     check_estimable(samples)
-    if not budget.folds <= len(samples) // 10:
-        raise ValueError(
-            f"budget: expected 2 to {len(samples) // 10} folds for {len(samples)} samples, "
-            f"received {budget.folds}; each fold needs 10 samples"
-        )
-    if neighbours is not None:
-        neighbours.check(len(samples))
+    if isinstance(preprocess, Preprocessor):
+        raise TypeError(f"preprocess: expected a sequence, received {preprocess!r}; wrap it in ()")
     objectives = _as_objectives(objective)
     recipe = Recipe(
         objectives,
@@ -137,6 +136,10 @@ def estimate_mi(
         device_of(x, device),
     )
     recipe.check()
+    check_folds(budget.folds, samples)
+    if not isinstance(neighbours, KSG | None):
+        raise TypeError(f"neighbours: expected KSG(k=3) or None, received {neighbours!r}")
+    check_columns(recipe, neighbours, samples)
 
     generator = torch.Generator().manual_seed(seed)
     folds: list[Fold] = []
@@ -162,6 +165,44 @@ def estimate_mi(
     return combine(recipe, neighbours, samples, folds)
 
 
+def check_folds(folds: int, samples: Samples) -> None:
+    """Refuse (ValueError) folds of fewer than 10 samples, or than 2 groups."""
+    most = len(samples) // 10
+    needs = "10 samples"
+    if samples.groups is not None and samples.independent // 2 < most:
+        most, needs = samples.independent // 2, "2 groups"
+    if folds > most:
+        raise ValueError(
+            f"budget: expected 2 to {most} folds for {len(samples)} samples, received {folds}; "
+            f"each fold needs {needs}"
+        )
+
+
+def check_columns(recipe: Recipe, neighbours: KSG | None, samples: Samples) -> None:
+    """Refuse (ValueError), before anything is trained, columns that cannot be worked on."""
+    x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
+    of_ranks = any(isinstance(part, NormalScores) for part in recipe.preprocess)
+    for name, side in (("x", x), ("y", y)):
+        mean, deviation = side.mean(0), side.std(0)
+        lost = (side.float().double() - side).abs().amax(0)
+        if not bool(((lost <= 1e-3 * deviation) & lost.isfinite()).all()):
+            raise ValueError(
+                f"{name}: expected columns whose differences float32 tells, received deviations "
+                f"from {deviation.min():.3g} around means up to {mean.abs().max():.3g}; "
+                f"standardise them, or keep NormalScores() in preprocess"
+            )
+        standard = (mean.abs() <= 0.5) & (deviation >= 0.5) & (deviation <= 2) | two_valued(side)
+        if isinstance(recipe.baseline, TCopula) and not of_ranks and not bool(standard.all()):
+            raise ValueError(
+                f"baseline: TCopula() expects columns that are standard normal, received means up "
+                f"to {mean.abs().max():.3g} and deviations from {deviation.min():.3g} to "
+                f"{deviation.max():.3g} in {name}; keep NormalScores() in preprocess, or take "
+                f"GaussianCopula()"
+            )
+    if neighbours is not None and few_and_continuous(x, y, neighbours):
+        neighbours.check(len(samples))
+
+
 def combine(
     recipe: Recipe, neighbours: KSG | None, samples: Samples, folds: Sequence[Fold]
 ) -> MIEstimate:
@@ -174,42 +215,54 @@ def combine(
     scorers = [fold.scorer for fold in folds]
     chosen, origin, closed_form = held_out.estimate, "critic", None
     x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
-    noise = nats_of_noise(len(samples), x.shape[1], y.shape[1])
+    # What groups share makes noise as large as in as many samples as there are groups.
+    noise = nats_of_noise(samples.independent, x.shape[1], y.shape[1])
+    simulated = 0.0
     if recipe.baseline is not None:
         known = [fold.known for fold in folds if fold.known is not None]
         of_baseline = pool([part.readout for part in known], order)
         if not held_out.estimate.less(of_baseline.estimate).exceeds(SIGNIFICANT, groups):
             held_out, scorers = of_baseline, [part.scorer for part in known]
         mean = mean_of(torch.cat([part.pointwise for part in known])[order])
-        # In so many dimensions that the closed form would be mostly noise, T_0 is all held out.
-        closed = recipe.baseline.information(x, y) if noise <= MANY else mean
+        # T_0 is all held out where the closed form would be mostly noise, or how much is not known.
+        columns = x.shape[1] + y.shape[1]
+        known_noise = groups is None and columns < len(samples) - 1
+        closed = mean
+        if known_noise and noise <= MANY:
+            closed = recipe.baseline.information(x, y)
         shortfall = Evaluation.pool(part.shortfall for part in known)
         closed_form = closed.value
-        chosen, origin = correct(closed, mean, held_out.estimate, shortfall, ceiling, groups)
-        if noise > MANY and mean.value > 0:
+        chosen, origin, simulated = correct(
+            closed, mean, held_out.estimate, shortfall, ceiling, groups
+        )
+        if known_noise and noise > MANY and mean.value > 0:
             missed = missed_by_directions(x, y, [part.correlations for part in known])
             confirmed = min(max(chosen.value / mean.value, 0.0), 1.0)
             chosen = Evaluation(chosen.value + confirmed * missed, chosen.influence)
             closed_form += missed
-    if neighbours is not None and few_and_continuous(x, y):
+    # The nearest neighbours of a sample would be those of its own group.
+    if neighbours is not None and groups is None and few_and_continuous(x, y, neighbours):
         nearest = neighbours.estimate(x, y)
-        # A critic mostly misses something; a closed form must be refuted, and also without the
-        # noise that extrapolation adds.
-        errors = REFUTED if origin == "baseline" else 0.0
+        # A critic that corrects a closed form mostly misses something, too; a critic alone, and a
+        # closed form all the more, must be refuted: of two chances the larger is biased. And a
+        # closed form also without the noise that extrapolation adds.
+        errors = {"baseline": REFUTED, "critic": SIGNIFICANT}.get(origin, 0.0)
         above = nearest.less(chosen).exceeds(errors, groups)
         if above and origin == "baseline":
             published = mean_of(neighbours.pointwise(x, y))
             above = published.less(chosen).exceeds(errors, groups)
         if above:
             chosen, origin = nearest, "neighbours"
-    # The coefficients of a closed form vary also where, at independence, no sample pulls at it.
-    of_noise = math.sqrt(noise / len(samples)) if origin.startswith("baseline") else 0.0
+    beyond = 0.0
+    if origin.startswith("baseline"):
+        # The coefficients of a closed form vary also where, at independence, no sample pulls at it.
+        beyond = math.hypot(simulated, math.sqrt(noise / samples.independent))
     readouts = {name: part.value for name, part in held_out.others.items()}
     readouts |= {"plug-in": held_out.pointwise.mean().item()}
     sums = torch.stack([fold.shuffled for fold in folds]).sum(0)
     return MIEstimate(
         value=chosen.value,
-        standard_error=math.hypot(chosen.standard_error(groups), of_noise),
+        standard_error=math.hypot(chosen.standard_error(groups), beyond),
         kind=last.kind if origin == "critic" else "neither",
         origin=origin,
         ceiling=ceiling,
@@ -223,9 +276,11 @@ def combine(
         history=tuple(look for fold in folds for look in fold.looks),
         objective=", ".join(map(repr, recipe.objectives)),
         warnings=tuple(
-            warnings_of(origin, held_out, (samples.x.shape[1], samples.y.shape[1]), x, y)
+            warnings_of(origin, held_out, (samples.x.shape[1], samples.y.shape[1]), x, y, noise)
         ),
-        scorer=MeanScorer(tuple(scorers)),
+        error_beyond_samples=beyond,
+        groups=None if groups is None else samples.independent,
+        scorer=MeanScorer(tuple(scorers), (samples.x.shape[1], samples.y.shape[1])),
     )
 
 
@@ -256,7 +311,7 @@ def correct(
     shortfall: Evaluation,
     ceiling: float,
     groups: Tensor | None,
-) -> tuple[Evaluation, str]:
+) -> tuple[Evaluation, str, float]:
     """A closed form, and what held-out samples show that it lacks or claims too much.
 
     Args:
@@ -268,7 +323,7 @@ def correct(
         groups: Of the samples.
 
     Returns:
-        The estimate, and its origin.
+        The estimate, its origin, and the standard error of what was simulated for it.
     """
     expected, expected_error = 0.0, 0.0
     if abs(shortfall.value) > SIGNIFICANT * shortfall.standard_error():
@@ -279,7 +334,7 @@ def correct(
     # A readout at its ceiling says nothing against a closed form that is above it.
     silent = closed.value > 0.8 * ceiling < held_out.value
     if silent or abs(gain) <= SIGNIFICANT * gain_error:
-        return closed, "baseline"
+        return closed, "baseline", 0.0
     # What C is above E_P[T_0] is what more samples would add to a T_0 that is incomplete; of one
     # that claims too much, they would add more of what is wrong. And where there is less
     # information, finite samples hide less of it: they do so in proportion to e^I.
@@ -288,11 +343,16 @@ def correct(
         if gain > 0
         else min(closed.value, mean.value) + lacks.value - expected * math.exp(gain)
     )
-    return Evaluation(value, held_out.influence), "baseline and critic"
+    return Evaluation(value, held_out.influence), "baseline and critic", expected_error
 
 
 def warnings_of(
-    origin: str, readout: Readout, columns: tuple[int, int], x: Tensor, y: Tensor
+    origin: str,
+    readout: Readout,
+    columns: tuple[int, int],
+    x: Tensor,
+    y: Tensor,
+    noise: float,
 ) -> Iterator[str]:
     """What a reader of the number should know, and could do about it."""
     for name, side, before in (("x", x, columns[0]), ("y", y, columns[1])):
@@ -307,11 +367,10 @@ def warnings_of(
             f"the normaliser of the critic; value and standard error may be far off; collect more "
             f"samples, or reduce the dimensions"
         )
-    noise = nats_of_noise(len(x), x.shape[1], y.shape[1])
     if noise > MANY:
         yield (
             f"dimensions: {x.shape[1]} x {y.shape[1]} for {len(x)} samples; noise fits "
-            f"{noise:.1f} nats, so weak dependence is missed"
+            f"{noise:.1f} nats, so dependence that is not much clearer is missed"
         )
 
 
@@ -328,9 +387,10 @@ def pool(readouts: Sequence[Readout], order: Tensor) -> Readout:
     )
 
 
-def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> bool:
-    """Whether nearest neighbours can be trusted: few dimensions, no two samples alike.
+def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"], neighbours: KSG) -> bool:
+    """Whether nearest neighbours can be trusted: few dimensions, and hardly a value twice.
 
+    Where a column is rounded, as many samples are at one distance, and counting them says little.
     Columns of two values do not count, as there are for labels (`OneHot`), if there are many
     samples of each combination: nearest neighbours then have the same, and counting those is the
     estimator of Ross (2014).
@@ -338,7 +398,11 @@ def few_and_continuous(x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> bo
     both = torch.cat([x, y], 1)
     of_labels = two_valued(both)
     labels, numbers = both[:, of_labels], both[:, ~of_labels]
-    if not 0 < numbers.shape[1] <= FEW_DIMENSIONS or len(both.unique(dim=0)) < len(both):
+    if not 0 < numbers.shape[1] <= FEW_DIMENSIONS:
+        return False
+    if min(len(column.unique()) for column in numbers.mT) < (1 - TIED) * len(both):
+        return False
+    if int(both.unique(dim=0, return_counts=True)[1].max()) > neighbours.k:
         return False
     return not labels.shape[1] or PER_LABEL * len(labels.unique(dim=0)) <= len(labels)
 

@@ -41,7 +41,7 @@ class KSG:
         k: Neighbours; more give less variance and more bias.
 
     Raises:
-        ValueError: If k is less than 1.
+        ValueError: If k is less than 1, or no whole number.
 
     Example:
         >>> x = np.random.default_rng(0).standard_normal(2000)
@@ -54,8 +54,10 @@ class KSG:
     k: int = 3
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k: expected at least 1 neighbour, received {self.k}; try 3")
+        if self.k < 1 or int(self.k) != self.k:
+            raise ValueError(
+                f"k: expected at least 1 neighbour, a whole number, received {self.k}; try 3"
+            )
 
     def check(self, n: int) -> None:
         """Refuse (ValueError) fewer samples than two parts with 4k neighbours each."""
@@ -102,7 +104,7 @@ class KSG:
     def _covariance_of_parts(self, x: Tensor, y: Tensor) -> Float[Tensor, "2 2"]:
         """Of the estimates for k and for 4k, times the samples they are made of."""
         n, random = len(x), np.random.default_rng(0)
-        size = min(max(n // 10, SMALL), n // 2, LARGE)
+        size = max(min(max(n // 10, SMALL), n // 2, LARGE), FAR * self.k + 1)
         cuts = -(-PARTS * size // n)
         total = torch.zeros(2, 2, dtype=torch.float64)
         for _ in range(cuts):

@@ -47,7 +47,7 @@ class NegativeSampler(ABC):
             ValueError: With fewer than two samples or two groups, or too few for the sampler.
         """
         n = shape[0]
-        groups = None if groups is None else groups.to(device)
+        groups = None if groups is None else torch.as_tensor(groups, device=device)
         if n < 2:
             raise ValueError(f"batch: expected at least 2 samples to pair up, received {n}")
         if groups is not None and (groups.shape != (n,) or bool((groups == groups[0]).all())):

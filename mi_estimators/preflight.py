@@ -169,7 +169,7 @@ def _as_matrix(name: str, data: Any, found: list[Finding]) -> np.ndarray:
         data = data.double() if data.is_floating_point() else data  # NumPy has no bfloat16
     try:
         array = np.asarray(data)
-    except ValueError:  # rows of different lengths
+    except (ValueError, TypeError):  # rows of different lengths, a sparse tensor
         array = np.empty(0)
     if array.ndim == 0 or not array.size:
         what = f"no samples, but {type(data).__name__} of shape {list(array.shape)}"

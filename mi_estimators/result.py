@@ -78,8 +78,11 @@ class MIEstimate:
             limit of the held-out Jensen-Shannon divergence (see `readout.certified_bound`). Far
             below `value`, and the only figure here that no critic can spoil.
         p_value: Of independence, by shuffling y among the held-out samples under the same critics:
-            the probability of a dependence as clear as this by chance. Exact for each fold, nearly
-            so over all, as the critics know each other's samples. None with groups.
+            the probability of a dependence as clear as this by chance; with 999 shuffles, 0.001 at
+            least. Exact for each fold. Over all it is too small where the critics tell noise from
+            noise, as each knows the others' samples: linear critics of 20 independent columns show
+            0.05 or less 12 % of the time; the default critic mostly falls back on its baseline and
+            showed it never in 72 runs. None with groups.
         pointwise: log p(x, y) / p(x)p(y) of every sample by a critic that never saw it, shape [N],
             in the order of the input. Its mean is the plug-in estimate E_P[log r], which is no
             bound and in general not `value`.
@@ -94,7 +97,10 @@ class MIEstimate:
         history: Every look at every critic in training.
         objective: The objectives, as they print.
         warnings: What was noticed, and what to do about it.
-        units: "nats" or "bits", of all of the above but `history`.
+        units: "nats" or "bits", of all of these but `history`.
+        error_beyond_samples: Part of `standard_error` that no sample's influence shows: of a closed
+            form's coefficients, and of what is simulated to judge it.
+        groups: How many, if the samples were in groups: independent of each other.
     """
 
     value: float
@@ -113,6 +119,8 @@ class MIEstimate:
     objective: str
     warnings: tuple[str, ...] = ()
     units: Units = "nats"
+    error_beyond_samples: float = 0.0
+    groups: int | None = None
     scorer: Callable[..., np.ndarray] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -155,6 +163,7 @@ class MIEstimate:
             self,
             value=self.value * factor,
             standard_error=self.standard_error * factor,
+            error_beyond_samples=self.error_beyond_samples * factor,
             ceiling=self.ceiling * factor,
             certified=self.certified * factor,
             pointwise=self.pointwise * factor,
@@ -208,16 +217,22 @@ class MIEstimate:
             "baseline and critic": f"{kind}: {closed}, {gain}",
             "neighbours": f"{kind}, by nearest neighbours",
         }[self.origin]
-        sentence += f"; standard error over {len(self.pointwise):,} samples)"
+        over = f"{len(self.pointwise):,} samples"
+        if self.groups is not None:
+            over = f"{self.groups:,} groups of {over}"
+        sentence += f"; standard error over {over})"
         if self.saturated:
+            place = "above" if self.value > self.ceiling else "at"
             sentence += (
-                f", at its ceiling of {self.ceiling:.2f}, the most that so many samples can show: "
-                f"the true value is likely higher"
+                f", {place} its ceiling of {self.ceiling:.2f}, the most that so many samples can "
+                f"show: the true value is likely higher"
             )
         elif self.value == 0 and not np.any(self.pointwise):
             sentence += ": no critic told the pairs from independent ones"
         elif self.value < 0:
             sentence += ": negative, so no dependence was found"
+        if self.warnings:
+            sentence += "; read its warnings"
         return sentence + "."
 
     def plot(self) -> "Figure":

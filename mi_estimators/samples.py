@@ -31,6 +31,11 @@ class Samples:
         """How many pairs."""
         return len(self.x)
 
+    @property
+    def independent(self) -> int:
+        """How many are independent of each other: as many as there are groups."""
+        return len(self) if self.groups is None else len(self.groups.unique())
+
     def group_numbers(self) -> Int64[Tensor, " N"] | None:
         """The groups as 0 ... G - 1, on the CPU: of a part of the samples, labels have gaps."""
         return None if self.groups is None else self.groups.cpu().unique(return_inverse=True)[1]
@@ -38,7 +43,7 @@ class Samples:
     def __getitem__(self, rows: Tensor) -> "Samples":
         """Some of the pairs, by their numbers."""
         rows = rows.to(self.x.device)
-        groups = None if self.groups is None else self.groups[rows]
+        groups = None if self.groups is None else self.groups[rows.to(self.groups.device)]
         return Samples(self.x[rows], self.y[rows], groups)
 
 
@@ -117,11 +122,18 @@ def check_estimable(samples: Samples) -> None:
             f"x, y: expected at least {MIN_SAMPLES} samples to train and test on, received "
             f"{len(samples)}; collect more pairs"
         )
-    if samples.groups is not None and int(samples.groups.max()) + 1 < MIN_GROUPS:
-        raise ValueError(
-            f"groups: expected at least {MIN_GROUPS} groups, received "
-            f"{int(samples.groups.max()) + 1}; make them smaller, or leave them out"
-        )
+    if samples.groups is not None:
+        sizes = samples.groups.bincount()
+        if len(sizes) < MIN_GROUPS:
+            raise ValueError(
+                f"groups: expected at least {MIN_GROUPS} groups, received {len(sizes)}; make them "
+                f"smaller, or leave them out"
+            )
+        if 2 * int(sizes.max()) > len(samples):
+            raise ValueError(
+                f"groups: expected none with more than half of the {len(samples)} samples, "
+                f"received one with {int(sizes.max())}; take some samples of it"
+            )
     for name, side in (("x", samples.x), ("y", samples.y)):
         check_varies(name, side)
 

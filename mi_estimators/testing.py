@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mi_estimators.critics import Critic
+from mi_estimators.estimator import evaluating
 from mi_estimators.objectives import Kind, Objective
 from mi_estimators.reductions import Statistics
 from mi_estimators.scores import PairScores
@@ -59,7 +60,8 @@ def check_objective(objective: Objective) -> None:
 def check_critic(critic: Critic, x: Tensor, y: Tensor) -> None:
     """Check that encoding once and scoring many is the same as scoring pair by pair.
 
-    The critic is checked in evaluation mode, and left in the mode that it was in.
+    The critic is checked in evaluation mode, and every part is left in the mode that it was in;
+    parameters that do not train are not asked for a gradient.
 
     Args:
         critic: The plug-in, whose encodings have shape `N ... e`.
@@ -73,9 +75,7 @@ def check_critic(critic: Critic, x: Tensor, y: Tensor) -> None:
         >>> from mi_estimators import Bilinear
         >>> check_critic(Bilinear(5, 3), torch.randn(4, 5), torch.randn(4, 3))
     """
-    training = critic.training
-    critic.eval()
-    try:
+    with evaluating(critic):
         u, v, joint = critic.encode_x(x), critic.encode_y(y), critic(x, y)
         shape = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
         _equal("shape of critic(x, y)", list(shape), list(joint.shape))
@@ -90,13 +90,13 @@ def check_critic(critic: Critic, x: Tensor, y: Tensor) -> None:
         each = torch.stack([critic.score(u, v), critic.score(u, v.flip(0))], dim=1)
         _close("score of N 1 e with N L e", each, critic.score(u[:, None], locations), 1e-4)
         for name, parameter in critic.named_parameters():
+            if not parameter.requires_grad:
+                continue
             (gradient,) = torch.autograd.grad(
                 square.sum(), parameter, retain_graph=True, allow_unused=True
             )
             reached = gradient is not None and bool(gradient.isfinite().all())
             _true(f"gradient of {name}", reached, "finite numbers", gradient)
-    finally:
-        critic.train(training)
 
 
 class _Law(NamedTuple):

@@ -46,9 +46,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, least in (("folds", 2), ("steps", 1), ("batch_size", 2), ("patience", 1)):
-            if getattr(self, name) < least:
+            number = getattr(self, name)
+            if number < least or int(number) != number:
                 raise ValueError(
-                    f"{name}: expected at least {least}, received {getattr(self, name)}"
+                    f"{name}: expected at least {least}, a whole number, received {number}"
                 )
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(
@@ -91,8 +92,10 @@ def train_critic(
         weight_decay=1e-2,
         fused=True,
     )
+    steps = budget.steps + 1
+    rise = max(0.1, 2 / steps)  # a share that is a whole step at least
     schedule = OneCycleLR(
-        optimiser, budget.learning_rate, budget.steps + 1, pct_start=0.1, cycle_momentum=False
+        optimiser, budget.learning_rate, steps, pct_start=rise, cycle_momentum=False
     )
     known = evaluate(objective, score_blocks(fallback, stop))
     stop_groups = stop.group_numbers()

@@ -16,6 +16,7 @@ from mi_estimators.baselines import (
     Encoded,
     GaussianCopula,
     Independence,
+    RowNormalised,
     TCopula,
 )
 from mi_estimators.canonical import Canonical, information_bias
@@ -312,7 +313,7 @@ def test_tails_that_the_columns_of_x_share_are_not_dependence_on_y(seed):
 
 @pytest.mark.parametrize("df", [(0.0,), (2.0, -1.0), (math.inf,), (math.nan,)])
 def test_degrees_of_freedom_that_are_none_are_refused(df):
-    with pytest.raises(ValueError, match=r"df: expected positive numbers, received .*; try"):
+    with pytest.raises(ValueError, match=r"df: expected numbers from 0.5, .* received .*; try"):
         TCopula(df=df)
 
 
@@ -333,3 +334,33 @@ def test_more_samples_than_a_chunk_choose_on_the_first_and_fit_to_all(monkeypatc
     torch.testing.assert_close(chunked.influence, information.influence)
     few = baseline.fit(x[:1000], y[:1000])
     assert not torch.allclose(found(x, y), few(x, y), atol=0.01)
+
+
+@pytest.mark.parametrize("by", [lambda z: z[:, 0], lambda z: z.square().sum(1)])
+def test_the_order_of_the_rows_does_not_matter(by):
+    z = torch.cat(StudentT(torch.eye(4).double(), 2, df=2.0).sample(6000, generator=seeded()), 1)
+    ordered = z[by(z).argsort()]
+    as_drawn, as_sorted = (TCopula().estimate(w[:, :2], w[:, 2:]).value for w in (z, ordered))
+    assert as_sorted == pytest.approx(as_drawn, abs=1e-3)
+    assert as_drawn > 0.1
+
+
+def test_a_critic_that_is_normalised_by_row_has_no_constant_of_x():
+    law = CorrelatedGaussian(1, 0.8)
+    x, y = (side.float() for side in law.sample(2000, generator=seeded()))
+
+    class Shifted(Independence):
+        def score(self, u, v):
+            return law.log_ratio(u, v).float() + 7 * u.squeeze(-1)
+
+        def encode_x(self, x):
+            return x
+
+        def encode_y(self, y):
+            return y
+
+    critic = RowNormalised(Shifted(), y[:1000])
+    error = critic(x, y) - law.log_ratio(x, y)
+    assert abs(error.mean()) < 0.02
+    assert error.std() < 0.1
+    check_critic(critic, x[:4], y[:4])

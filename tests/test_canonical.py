@@ -282,3 +282,16 @@ def test_the_critic_conforms(law):
     x, y = law.sample(100, generator=seeded())
     critic = critic_of(x, y, hidden=8, layers=1, embedding=5)
     check_critic(critic, x[:8].float(), y[:8].float())
+
+
+def test_units_are_no_reason_to_drop_a_column():
+    x, y = CorrelatedGaussian(3, 0.6).sample(500, generator=torch.Generator().manual_seed(0))
+    units = torch.tensor([1.0, 1e-7, 1e6]).double()
+    expected = Canonical.fit(x, y).correlations
+    torch.testing.assert_close(Canonical.fit(x * units, y).correlations, expected)
+
+
+def test_more_columns_than_samples_cannot_be_corrected():
+    x, y = torch.randn(2, 20, 12, generator=torch.Generator().manual_seed(0)).double()
+    with pytest.raises(ValueError, match="n: expected more samples than columns, received 20"):
+        Canonical.fit(x, y).corrected(20)

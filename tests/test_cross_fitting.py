@@ -73,7 +73,7 @@ def test_scorers_map_take_off_the_constant_and_average():
     scores = first(as_samples(x + 5, 2 * y))
     assert scores.dtype == torch.float64
     torch.testing.assert_close(scores, law.log_ratio(x, y) - 0.25, atol=1e-5, rtol=0)
-    mean = MeanScorer((first, second))((x + 5).numpy(), 2 * y)
+    mean = MeanScorer((first, second), (1, 1))((x + 5).numpy(), 2 * y)
     torch.testing.assert_close(torch.from_numpy(mean), scores / 2)
 
 

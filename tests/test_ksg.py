@@ -148,5 +148,7 @@ def test_k_plus_1_samples_are_enough():
 
 
 def test_no_neighbours_are_refused():
-    with pytest.raises(ValueError, match="k: expected at least 1 neighbour, received 0; try 3"):
+    with pytest.raises(
+        ValueError, match="k: expected at least 1 neighbour, a whole number, received 0"
+    ):
         KSG(0)

@@ -319,7 +319,7 @@ def test_running_statistics_are_kept_as_they_are():
 def test_numbers_that_mean_no_training_are_refused(name, least):
     assert getattr(Budget(**{name: least}), name) == least
     with pytest.raises(
-        ValueError, match=f"{name}: expected at least {least}, received {least - 1}"
+        ValueError, match=f"{name}: expected at least {least}, a whole number, received {least - 1}"
     ):
         Budget(**{name: least - 1})
 
