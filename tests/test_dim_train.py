@@ -300,17 +300,21 @@ def test_a_run_that_is_stopped_in_its_first_epoch_leaves_its_folder_to_the_next(
     config, npz, tmp_path, monkeypatch
 ):
     run, data = tmp_path / "run", load_data(str(npz))
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Training, "step", lambda *_: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            train.train(config, data, run, device=CPU)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def stop(config):
+        with monkeypatch.context() as patch:
+            patch.setattr(train.Training, "step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train.train(config, data, run, device=CPU, resume=True)
+
+    stop(config)
     other = dataclasses.replace(config, epochs=1, z_dim=8)
     train.train(other, data, run, device=CPU)
     assert load_config(run) == other
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Training, "step", lambda *_: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            train.train(dataclasses.replace(other, epochs=2), data, run, device=CPU, resume=True)
+    stop(dataclasses.replace(other, epochs=2))
     load_encoder(run)
 
 
