@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -270,16 +271,12 @@ def write_report(
         "measures": [asdict(measure) for measure in measures],
     }
     content = json.dumps(found, indent=2) + "\n"
-    write_atomically(
-        run / f"probes{of_other}.json", lambda path: path.write_text(content, encoding="utf-8")
-    )
-    write_atomically(
-        run / f"report{of_other}.md", lambda path: path.write_text(text, encoding="utf-8")
-    )
-    html = page(text, run)
-    write_atomically(
-        run / f"report{of_other}.html", lambda path: path.write_text(html, encoding="utf-8")
-    )
+    for name, written in (
+        (f"probes{of_other}.json", content),
+        (f"report{of_other}.md", text),
+        (f"report{of_other}.html", page(text, run)),
+    ):
+        write_atomically(run / name, partial(Path.write_text, data=written, encoding="utf-8"))
     return text
 
 

@@ -34,7 +34,6 @@ CHUNK = 2**16  # samples that candidates are fitted to, and that are scored at a
 class Baseline(ABC):
     """A log-ratio in closed form, for columns whose margins are standard normal."""
 
-    @abstractmethod
     def fit(
         self,
         x: Float[Tensor, "N dx"],
@@ -44,12 +43,15 @@ class Baseline(ABC):
     ) -> "EllipticalRatio":
         """The log-ratio for samples like these, a critic without parameters.
 
+        Correlations that noise explains are left out.
+
         Args:
             x: Samples.
             y: Their partners.
             independent: How many of them are independent of each other, which decides what noise
                 explains; by default all.
         """
+        return self._fit(x, y, independent or len(x))
 
     def estimate(self, x: Any, y: Any) -> Evaluation:
         """`information` of the normal scores of arrays of shape `[N]` or `[N, d]`.
@@ -87,6 +89,12 @@ class Baseline(ABC):
         return Evaluation(mean.value - bias, mean.influence)
 
     @abstractmethod
+    def _fit(
+        self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"], independent: int
+    ) -> "EllipticalRatio":
+        """`fit`, told how many samples are independent."""
+
+    @abstractmethod
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
         """As `fit`, with all that the samples show, however much of it is noise."""
 
@@ -105,14 +113,9 @@ class GaussianCopula(Baseline):
         True
     """
 
-    def fit(
-        self,
-        x: Float[Tensor, "N dx"],
-        y: Float[Tensor, "N dy"],
-        *,
-        independent: int | None = None,
+    def _fit(
+        self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"], independent: int
     ) -> "EllipticalRatio":
-        """Canonical correlations, those that noise explains left out."""
         return EllipticalRatio(Canonical.reproducible(x, y, independent))
 
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":
@@ -125,7 +128,8 @@ class TCopula(Baseline):
 
     Large values of x and of y come together, even where they are uncorrelated. Degrees of freedom
     are those whose log-ratio has the largest Donsker-Varadhan value: likelihood would also count
-    tails that the columns of x alone share. Infinitely many, `GaussianCopula`, is a candidate too.
+    tails that the columns of x alone share. Infinitely many, `GaussianCopula`, is a candidate too,
+    and the only one in so many dimensions that noise fits more than half a nat.
 
     Args:
         df: Degrees of freedom to choose from.
@@ -148,22 +152,15 @@ class TCopula(Baseline):
                 f"{self.df}; try (2, 5, 10)"
             )
 
-    def fit(
-        self,
-        x: Float[Tensor, "N dx"],
-        y: Float[Tensor, "N dy"],
-        *,
-        independent: int | None = None,
+    def _fit(
+        self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"], independent: int
     ) -> "EllipticalRatio":
-        """Choose degrees of freedom; canonical correlations that noise explains are left out.
-
-        In so many dimensions that noise fits more than half a nat, the Gaussian is the only choice:
-        a scatter matrix would look better on the samples that it was fitted to, and only there.
-        """
-        share = 1.0 if independent is None else independent / len(x)
         gaussian = EllipticalRatio(Canonical.reproducible(x, y, independent))
-        if nats_of_noise(round(share * len(x)), x.shape[1], y.shape[1]) > MANY:
+        # Where noise fits so much, a scatter matrix would look better on the samples that it was
+        # fitted to, and only there.
+        if nats_of_noise(independent, x.shape[1], y.shape[1]) > MANY:
             return gaussian
+        share = independent / len(x)
         return self._best(x, y, gaussian, lambda canonical, n: canonical.denoised(round(share * n)))
 
     def _fit_all(self, x: Float[Tensor, "N dx"], y: Float[Tensor, "N dy"]) -> "EllipticalRatio":

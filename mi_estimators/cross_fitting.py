@@ -211,9 +211,8 @@ def cross_fit(
     fitted_on = samples[parts.train]
     map_x, map_y = (fit_all(recipe.preprocess, side) for side in (fitted_on.x, fitted_on.y))
     x, y = map_x(samples.x), map_y(samples.y)
-    fitted_on = Samples(x, y, samples.groups)[
-        parts.train
-    ]  # in float64, for what is fitted and not trained
+    # In float64, for what is fitted and not trained.
+    fitted_on = Samples(x, y, samples.groups)[parts.train]
     device = recipe.device
     easy = Samples(x.float().to(device), y.float().to(device), samples.groups)
     train, stop, report = (easy[rows] for rows in parts)

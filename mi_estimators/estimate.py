@@ -139,6 +139,8 @@ def estimate_mi(
     check_folds(budget.folds, samples)
     if not isinstance(neighbours, KSG | None):
         raise TypeError(f"neighbours: expected KSG(k=3) or None, received {neighbours!r}")
+    if samples.groups is not None:
+        neighbours = None  # those of a sample would be of its own group
     check_columns(recipe, neighbours, samples)
 
     generator = torch.Generator().manual_seed(seed)
@@ -199,7 +201,8 @@ def check_columns(recipe: Recipe, neighbours: KSG | None, samples: Samples) -> N
                 f"{deviation.max():.3g} in {name}; keep NormalScores() in preprocess, or take "
                 f"GaussianCopula()"
             )
-    if neighbours is not None and few_and_continuous(x, y, neighbours):
+    too_few = neighbours is not None and len(samples) < neighbours.least
+    if neighbours is not None and too_few and few_and_continuous(x, y, neighbours):
         neighbours.check(len(samples))
 
 
@@ -217,6 +220,7 @@ def combine(
     x, y = (fit_all(recipe.preprocess, side)(side) for side in (samples.x, samples.y))
     # What groups share makes noise as large as in as many samples as there are groups.
     noise = nats_of_noise(samples.independent, x.shape[1], y.shape[1])
+    before = samples.x.shape[1], samples.y.shape[1]
     simulated = 0.0
     if recipe.baseline is not None:
         known = [fold.known for fold in folds if fold.known is not None]
@@ -240,8 +244,7 @@ def combine(
             confirmed = min(max(chosen.value / mean.value, 0.0), 1.0)
             chosen = Evaluation(chosen.value + confirmed * missed, chosen.influence)
             closed_form += missed
-    # The nearest neighbours of a sample would be those of its own group.
-    if neighbours is not None and groups is None and few_and_continuous(x, y, neighbours):
+    if neighbours is not None and few_and_continuous(x, y, neighbours):
         nearest = neighbours.estimate(x, y)
         # A critic that corrects a closed form mostly misses something, too; a critic alone, and a
         # closed form all the more, must be refuted: of two chances the larger is biased. And a
@@ -275,12 +278,10 @@ def combine(
         readouts=readouts,
         history=tuple(look for fold in folds for look in fold.looks),
         objective=", ".join(map(repr, recipe.objectives)),
-        warnings=tuple(
-            warnings_of(origin, held_out, (samples.x.shape[1], samples.y.shape[1]), x, y, noise)
-        ),
+        warnings=tuple(warnings_of(origin, held_out, before, x, y, noise)),
         error_beyond_samples=beyond,
         groups=None if groups is None else samples.independent,
-        scorer=MeanScorer(tuple(scorers), (samples.x.shape[1], samples.y.shape[1])),
+        scorer=MeanScorer(tuple(scorers), before),
     )
 
 

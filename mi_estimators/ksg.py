@@ -59,13 +59,17 @@ class KSG:
                 f"k: expected at least 1 neighbour, a whole number, received {self.k}; try 3"
             )
 
+    @property
+    def least(self) -> int:
+        """Samples of two parts with 4k neighbours each."""
+        return 2 * (FAR * self.k + 1)
+
     def check(self, n: int) -> None:
-        """Refuse (ValueError) fewer samples than two parts with 4k neighbours each."""
-        least = 2 * (FAR * self.k + 1)
-        if n < least:
+        """Refuse (ValueError) fewer samples than `least`."""
+        if n < self.least:
             raise ValueError(
-                f"neighbours: expected at least {least} samples for k = {self.k}, received {n}; "
-                f"collect more, or take a smaller k"
+                f"neighbours: expected at least {self.least} samples for k = {self.k}, received "
+                f"{n}; collect more, or take a smaller k"
             )
 
     def estimate(self, x: Any, y: Any) -> Evaluation:

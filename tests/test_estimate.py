@@ -474,7 +474,7 @@ class Stated(Baseline):
     def information(self, x, y):
         return Evaluation(self.value, spread_of(0.3))
 
-    def fit(self, x, y, *, independent=None):
+    def _fit(self, x, y, independent):
         raise NotImplementedError
 
     def _fit_all(self, x, y):
