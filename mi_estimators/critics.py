@@ -40,6 +40,28 @@ class Critic(nn.Module, ABC):
         return self.score(self.encode_x(x), self.encode_y(y))
 
 
+def inner(u: Float[Tensor, "*a e"], v: Float[Tensor, "*b e"]) -> Float[Tensor, "..."]:
+    """Inner products along the last axis; leading axes broadcast.
+
+    All pairs, where no leading axis is longer than 1 on both sides, are one matrix product of the
+    encodings as they lie in memory: none is copied, forward or backward.
+
+    Example:
+        >>> inner(torch.ones(5, 1, 2), torch.ones(1, 3, 2)).shape
+        torch.Size([5, 3])
+    """
+    axes = range(max(u.ndim, v.ndim) - 1)
+    u, v = (t[(None,) * (len(axes) + 1 - t.ndim)] for t in (u, v))
+    if any(u.shape[axis] != 1 != v.shape[axis] for axis in axes):
+        return torch.einsum("...e,...e->...", u, v)
+    of_u = sorted((axis for axis in axes if u.shape[axis] != 1), key=u.stride, reverse=True)
+    of_v = sorted((axis for axis in axes if axis not in of_u), key=v.stride, reverse=True)
+    order = [*of_u, *of_v]
+    rows, columns = (t.permute(*order, -1).reshape(-1, t.shape[-1]) for t in (u, v))
+    shape = [*(u.shape[axis] for axis in of_u), *(v.shape[axis] for axis in of_v)]
+    return (rows @ columns.mT).view(shape).permute([order.index(axis) for axis in axes])
+
+
 class Separable(Critic):
     """T(x, y) = <f(x), g(y)>: all pairs cost one matrix product.
 
@@ -84,8 +106,7 @@ class Separable(Critic):
                 f"f and g: expected embeddings of one size, received {u.shape[-1]} and "
                 f"{v.shape[-1]}; give both the same number of outputs"
             )
-        # einsum lowers [N, 1, e] x [1, N, e] to one matrix product; nothing is expanded.
-        return torch.einsum("...e,...e->...", u, v)
+        return inner(u, v)
 
 
 class Bilinear(Critic):
@@ -114,7 +135,7 @@ class Bilinear(Critic):
 
     def score(self, u: Float[Tensor, "*a e"], v: Float[Tensor, "*b e"]) -> Float[Tensor, "..."]:
         """The inner product."""
-        return torch.einsum("...e,...e->...", u, v)
+        return inner(u, v)
 
 
 class Concat(Critic):
