@@ -79,6 +79,7 @@ def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
     runs = []
     for preset, arms in TERMS.items():
         base = replace(PRESETS[preset], data=options.data, seed=options.seed, epochs=epochs[preset])
+        base = replace(base, delta=0.0)  # the InfoMax terms alone
         runs += [(preset, name, replace(base, **change)) for name, change in arms.items()]
     if options.study:
         local = replace(base, alpha=0.0)

@@ -45,7 +45,7 @@ RUNS: dict[str, TrainConfig] = {
     "su-kl, global only": replace(PRESETS["su-kl"], beta=0.0),
     "su-kl, local only": replace(PRESETS["su-kl"], alpha=0.0),
     "default": PRESETS["default"],
-    "default, coordinates": replace(PRESETS["default"], delta=1.0),
+    "default, no coordinates": replace(PRESETS["default"], delta=0.0),
     "default, occlusion": replace(PRESETS["default"], occlusion=0.4),
     "paper-global": PRESETS["paper-global"],
     "paper-local-dv": PRESETS["paper-local-dv"],
@@ -54,7 +54,7 @@ RUNS: dict[str, TrainConfig] = {
     "vae": PRESETS["vae"],
     "class-conditional-vae": PRESETS["class-conditional-vae"],
     "two-view": PRESETS["two-view"],
-    "untrained basic32x32": replace(PRESETS["default"], epochs=0),
+    "untrained basic32x32": replace(PRESETS["default"], delta=0.0, epochs=0),
     "untrained su": replace(PRESETS["su-kl"], epochs=0),
 }
 # Hjelm et al. 2019, Table 1, CIFAR-10: Y, fc and conv by the MLP. Those marked (v5) are of the

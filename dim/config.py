@@ -68,7 +68,7 @@ class TrainConfig:
     """Weight of the local term, a mean over locations; 0 leaves it out."""
     gamma: float = 1e-3
     """Weight of the prior; 0 leaves it out."""
-    delta: float = 0.0
+    delta: float = 1.0
     """Weight of the coordinate task, which asks where a location is; 0 leaves it out."""
     rho: float = 0.0
     """Weight of the reconstruction of the image from z, summed over its pixels; 0 leaves it out."""
@@ -160,6 +160,7 @@ _PAPER_LOCAL = TrainConfig(
     alpha=0.0,
     beta=1.0,
     gamma=0.1,
+    delta=0.0,
     prior="adversarial",
     epochs=1000,
     learning_rate=1e-4,
@@ -178,7 +179,7 @@ _PAPER_GLOBAL = replace(
 )
 
 # The same encoder, trained to reconstruct.
-_VAE = TrainConfig(preset="vae", alpha=0.0, beta=0.0, gamma=1.0, rho=1.0)
+_VAE = TrainConfig(preset="vae", alpha=0.0, beta=0.0, gamma=1.0, delta=0.0, rho=1.0)
 
 PRESETS = {
     "default": TrainConfig(),
@@ -207,6 +208,7 @@ PRESETS = {
         alpha=0.5,
         beta=1.5,
         gamma=0.01,
+        delta=0.0,
         prior_reduction="mean",
         epochs=50,
         learning_rate=1e-3,
@@ -228,6 +230,7 @@ PRESETS = {
         negatives="all-locations",
         alpha=1.0,
         beta=1.0,
+        delta=0.0,
         prior="none",
         epochs=200,
         batch_size=512,

@@ -234,7 +234,7 @@ def test_no_prior_costs_nothing():
     with pytest.raises(
         ValueError, match="alpha, beta, gamma, delta, rho, kappa: expected a weight"
     ):
-        TrainConfig(alpha=0.0, beta=0.0, prior="none")
+        TrainConfig(alpha=0.0, beta=0.0, delta=0.0, prior="none")
     with pytest.raises(ValueError, match="class_conditional: expected the KL prior, received 'adv"):
         TrainConfig(prior="adversarial", class_conditional=True)
 
