@@ -37,7 +37,7 @@ from dim.command import Device, one_line_refusals, resolve_device
 from dim.encoder import Encoder, encode
 from dim.prior import AdversarialPrior
 from dim.probes import knn_accuracies
-from dim.train import Training
+from dim.train import Training, flushing_denormals
 from mi_estimators import Separable
 
 matplotlib.use("Agg")
@@ -173,8 +173,9 @@ class Ours:
 
     def advance(self, steps: int) -> None:
         """Take so many steps."""
-        for _ in range(steps):
-            self.step(next(self.batches))
+        with flushing_denormals():
+            for _ in range(steps):
+                self.step(next(self.batches))
 
 
 def variants(config: TrainConfig, data: ImageData, device: torch.device) -> dict[str, Variant]:

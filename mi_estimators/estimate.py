@@ -201,8 +201,11 @@ def check_columns(recipe: Recipe, neighbours: KSG | None, samples: Samples) -> N
                 f"{deviation.max():.3g} in {name}; keep NormalScores() in preprocess, or take "
                 f"GaussianCopula()"
             )
-    too_few = neighbours is not None and len(samples) < neighbours.least
-    if neighbours is not None and too_few and few_and_continuous(x, y, neighbours):
+    if (
+        neighbours is not None
+        and len(samples) < neighbours.least
+        and few_and_continuous(x, y, neighbours)
+    ):
         neighbours.check(len(samples))
 
 

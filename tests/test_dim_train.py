@@ -33,6 +33,7 @@ from dim.checkpoint import (
     untrained_encoder,
     write_atomically,
 )
+from dim.train import flushing_denormals
 
 CPU = torch.device("cpu")
 
@@ -180,6 +181,23 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path, c
     train.train(dataclasses.replace(config, epochs=1), data, parts, device=CPU)
     train.train(config, data, parts, device=CPU, resume=True)
     assert_bitwise_equal(whole, parts)
+
+
+def test_numbers_too_small_to_multiply_fast_are_0_while_training_alone():
+    small = torch.tensor(torch.finfo(torch.float32).tiny)
+
+    def halved():
+        return (small / 2).item()
+
+    assert halved() > 0
+    with flushing_denormals():
+        assert halved() == 0
+        with flushing_denormals():
+            pass
+        assert halved() == 0  # as it was found
+    with pytest.raises(KeyError), flushing_denormals():
+        raise KeyError
+    assert halved() > 0
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])

@@ -33,6 +33,7 @@ from mi_estimators import (
     Shuffled,
     SquaredHellinger,
 )
+from mi_estimators.critics import inner
 from mi_estimators.reductions import Pooled, Statistics
 
 
@@ -424,3 +425,39 @@ def test_influence_is_the_literal_jackknife(objective, value):
     assert (influence - literal).norm() < 0.12 * literal.norm()
     # (and for InfoNCEAnchor in which negative is the last)
     assert torch.corrcoef(torch.stack([influence, literal]))[0, 1] > 0.99
+
+
+# --- inner products -----------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    axes=st.lists(st.sampled_from(["x", "y", "both", "neither"]), max_size=4),
+    order=st.randoms(use_true_random=False),
+    missing=st.integers(0, 2),
+)
+def test_inner_is_the_sum_of_products_however_the_encodings_lie(axes, order, missing):
+    def laid_out(shape):
+        """As if it were moved about: a view whose strides are in no order."""
+        axes_in_memory = list(range(len(shape)))
+        order.shuffle(axes_in_memory)
+        made = torch.randn([shape[axis] for axis in axes_in_memory], dtype=torch.float64)
+        return made.permute([axes_in_memory.index(axis) for axis in range(len(shape))])
+
+    sized = [(axis, n) for n, axis in enumerate(axes, start=2)]  # all lengths differ
+    u, v = (
+        laid_out([n if axis in (side, "both") else 1 for axis, n in sized] + [7]) for side in "xy"
+    )
+    for _ in range(min(missing, len(axes))):  # leading axes of length 1 may be left out
+        v = v[0] if len(v) == 1 and v.ndim > 1 else v
+    torch.testing.assert_close(inner(u, v), (u * v).sum(-1))
+
+
+def test_all_pairs_copy_no_encodings():
+    u, v = torch.randn(6, 1, 1, 8, requires_grad=True), torch.randn(6, 5, 8, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        scores = inner(u, v.movedim(0, -2)[None])  # as InBatch has them
+        scores.backward(torch.ones_like(scores))
+    ran = {event.key for event in profile.key_averages()}
+    assert "aten::mm" in ran
+    assert not ran & {"aten::clone", "aten::bmm", "aten::contiguous"}
