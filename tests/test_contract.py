@@ -382,7 +382,7 @@ def test_in_batch_scores_are_the_square_of_x_rows_and_y_columns():
             expected = critic(x[i : i + 1], y[j : j + 1]).squeeze()
             torch.testing.assert_close(scores.product[i, j], expected)
             assert scores.mask[i, j] == (i != j)
-        assert scores.joint[i] == scores.product[i, i]
+        torch.testing.assert_close(scores.joint[i], scores.product[i, i])
 
 
 def test_locations_meet_the_same_location_of_other_samples():
