@@ -184,6 +184,24 @@ class Training:
         )
 
 
+@contextmanager
+def flushing_denormals() -> Iterator[None]:
+    """Let a CPU count numbers below 1e-38 as 0 for a while.
+
+    Gradients of confident scores are so small, and some processors multiply such numbers up to a
+    hundred times slower. It holds for the calling thread and for those that are started meanwhile,
+    so a process does it before it computes anything.
+    """
+    least = torch.finfo(torch.float32).tiny
+    before = (torch.tensor(least) / 2).item() == 0  # torch does not say
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@flushing_denormals()
 def train(
     config: TrainConfig,
     data: ImageData,
@@ -239,7 +257,6 @@ def train(
     steps, first = training.steps, rank() == 0
     saved, cost = -math.inf, 0.0
     with (
-        flushing_denormals(),
         begun(run) if first else nullcontext(),
         board(run, history) if tensorboard and first else nullcontext() as write,
         tqdm(
@@ -286,22 +303,6 @@ def train(
     if first and not history:
         save_run(run, training.model, training.state(history), images)
     return training.model
-
-
-@contextmanager
-def flushing_denormals() -> Iterator[None]:
-    """Let a CPU count numbers below 1e-38 as 0 for a while.
-
-    Gradients of confident scores are so small, and some processors multiply such numbers up to a
-    hundred times slower. Threads that are started meanwhile follow; elsewhere nothing changes.
-    """
-    least = torch.finfo(torch.float32).tiny
-    before = (torch.tensor(least) / 2).item() == 0  # torch does not say
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
 
 
 def _bad_batch(
@@ -398,6 +399,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
+@flushing_denormals()  # from the first thread on
 def _train_and_evaluate(options: Options, run: Path) -> None:
     device = resolve_device(options.device)
     config = options.config
