@@ -166,13 +166,15 @@ _PAPER_LOCAL = TrainConfig(
     learning_rate=1e-4,
 )
 # As in the paper: C and Y, concatenated, through 512 and 512 units to a score; alpha and beta of
-# both terms from its DIM(L+G), compared by SVM, MS-SSIM and dependence.
+# both terms from its DIM(L+G), compared by SVM, MS-SSIM and dependence. One negative a pair, as in
+# the 2018 code, whose heads these are.
 _PAPER_GLOBAL = replace(
     _PAPER_LOCAL,
     preset="paper-global",
     heads="concat",
     head_units=512,
     head_layers=2,
+    negatives="shuffled-locations",
     alpha=1.0,
     beta=0.0,
     gamma=1.0,
