@@ -37,7 +37,7 @@ from dim.command import Device, one_line_refusals, resolve_device
 from dim.encoder import Encoder, encode
 from dim.prior import AdversarialPrior
 from dim.probes import knn_accuracies
-from dim.train import Training, flushing_denormals
+from dim.train import Training, computes_in_bfloat16, flushing_denormals
 from mi_estimators import Separable
 
 matplotlib.use("Agg")
@@ -186,7 +186,7 @@ def variants(config: TrainConfig, data: ImageData, device: torch.device) -> dict
     }
     if device.type == "cuda":  # where all but the port is bfloat16 as it is
         made["graph"] = Ours(config, data, device, graph=True)
-    else:
+    elif computes_in_bfloat16(device):
         half = replace(config, precision="bfloat16")
         made["eager, bfloat16"] = Ours(half, data, device, graph=False)
     return made

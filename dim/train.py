@@ -7,6 +7,7 @@ import functools
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -48,6 +49,7 @@ from dim.views import augmentation, two_views
 
 LOSSES = tuple(name.rstrip("_") for name in Losses._fields)
 LOG_EVERY = 50  # steps
+NARROW = ("NO AVX", "AVX2")  # x86 CPUs without AVX-512, as torch calls them
 SAVING = 0.05  # share of the time, at most, that goes into checkpoints
 BAD_BATCH = "bad_batch.safetensors"
 
@@ -116,6 +118,12 @@ class Training:
         self.bfloat16 = config.precision == "bfloat16" or (
             config.precision == "auto" and device.type == "cuda"
         )
+        if self.bfloat16 and not computes_in_bfloat16(device):
+            warnings.warn(
+                "precision: this CPU only imitates bfloat16, at a tenth of its speed or less; "
+                "expected float32 or auto",
+                stacklevel=2,
+            )
         self.seed, self.taken = config.seed, 0
 
     def restore(self, state: TrainingState) -> None:
@@ -182,6 +190,11 @@ class Training:
             optimiser=self.optimiser,
             generator=self.generator,
         )
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16, or wide ones that make up for them."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in NARROW
 
 
 @contextmanager

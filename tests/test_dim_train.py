@@ -173,6 +173,7 @@ def assert_bitwise_equal(a, b):
         assert [row["epoch"] for row in state.history] == list(range(1, len(table(run)) + 1))
 
 
+@pytest.mark.filterwarnings("ignore:precision")  # as slow as it is
 @pytest.mark.parametrize("change", [{}, {"views": 2}, {"precision": "bfloat16"}])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(config, npz, tmp_path, change):
     config, data = dataclasses.replace(config, **change), load_data(str(npz))
@@ -200,6 +201,16 @@ def test_numbers_too_small_to_multiply_fast_are_0_while_training_alone():
     assert halved() > 0
 
 
+@pytest.mark.parametrize(("cpu", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_bfloat16_on_a_cpu_without_it_is_warned_of(config, npz, cpu, warned, monkeypatch, recwarn):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    for precision in ("auto", "float32", "bfloat16"):
+        train.Training(dataclasses.replace(config, precision=precision), load_data(str(npz)), CPU)
+    found = [str(w.message) for w in recwarn if "precision: " in str(w.message)]
+    assert len(found) == warned
+
+
+@pytest.mark.filterwarnings("ignore:precision")
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
 def test_convolutions_and_products_have_the_precision_asked_for(config, npz, precision):
     """On a CPU; losses, weights and the optimiser's moments are float32 in any case."""
