@@ -4,11 +4,12 @@
 #   benchmarks/gpu.sh cifar10.npz [RESULTS] [STAGE ...]
 #
 # A stage that is cut off goes on from its checkpoint, and what is done is skipped, so the same
-# command is given until it says of each file that nothing is missing. Results: RESULTS/presets.json,
-# RESULTS/presets_neighbours.png and RESULTS/infomax_negatives.json.
+# command is given until each stage says that it has all of its runs. One that fails keeps no other
+# from its turn. Results, apart from a CPU's: RESULTS/presets.json, RESULTS/presets_neighbours.png,
+# RESULTS/speed.json and RESULTS/infomax_negatives.json.
 set -euo pipefail
 data=${1:?usage: benchmarks/gpu.sh DATA [RESULTS] [STAGE ...]}
-results=${2:-benchmarks/results}
+results=${2:-benchmarks/results/gpu}
 shift $(($# < 2 ? $# : 2))
 python=${PYTHON:-python}
 minutes=${MINUTES:-9}
@@ -31,7 +32,6 @@ stage() {
     baselines) presets autoencoder vae class-conditional-vae ;;
     seeds) presets "paper-*" "su-kl*" "default*" autoencoder "*vae" --seeds 0 1 2 ;;
     two-view) eagerly two-view ;;
-    *) echo "stage: expected one of ${stages[*]}, received $1" >&2; exit 2 ;;
   esac
 }
 
@@ -46,6 +46,12 @@ eagerly() {
 
 (($#)) || set -- "${stages[@]}"
 for name; do
-  echo "== $name" >&2
-  stage "$name"
+  [[ " ${stages[*]} " == *" $name "* ]] ||
+    { echo "stage: expected one of ${stages[*]}, received $name" >&2; exit 2; }
 done
+failed=()
+for name; do
+  echo "== $name" >&2
+  (stage "$name") || failed+=("$name")
+done
+((!${#failed[@]})) || { echo "failed: ${failed[*]}" >&2; exit 1; }

@@ -95,7 +95,6 @@ def run(preset: str, name: str, config: TrainConfig, smoke: bool) -> list[Row]:
     data = load_data(config.data, seed=config.seed)
     if smoke:
         data = few(data)
-    config = replace(config, image_size=data.x_train.shape[-1])
     start = time.perf_counter()
     epochs = 0 if name == UNTRAINED else config.epochs
     if epochs:

@@ -21,6 +21,7 @@ from resumable import Row, TrainingOptions, carry_out, in_place, over_seeds
 from dim import PRESETS, DeepInfoMax, ImageData, TrainConfig
 from dim.command import one_line_refusals
 from dim.evaluate import Battery, probe_encoder
+from dim.train import flushing_denormals
 
 OBJECTIVES = {
     "JSD": PRESETS["paper-local-jsd"],
@@ -125,11 +126,12 @@ def draw(
     figure.savefig(path, dpi=150)
 
 
+@flushing_denormals()  # as dim.train does, from the first thread on
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table, draw the figure."""
     argv = sys.argv[1:] if argv is None else argv
-    options = tyro.cli(Options, prog="python benchmarks/negatives.py", args=argv)
     with one_line_refusals():
+        options = tyro.cli(Options, prog="python benchmarks/negatives.py", args=argv)
         options, out = in_place(options)
         runs = {
             (objective, k): with_negatives(
@@ -147,12 +149,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         look = partial(probed, battery=battery)
         path = out / "infomax_negatives.json"
         named = {name_of(cell, config): config for cell, config in runs.items()}
-        rows = carry_out(named, options, look, path=path, script="negatives", argv=argv)
-    probe = "MLP" if options.mlp_epochs else "linear"
-    found = accuracies(rows, runs, probe)
-    print(table(found, probe, options.counts))
-    if found:
-        draw(found, probe, options.counts, path.with_suffix(".png"))
+        outcome = carry_out(named, options, look, path=path, script="negatives", argv=argv)
+        probe = "MLP" if options.mlp_epochs else "linear"
+        found = accuracies(outcome.rows, runs, probe)
+        print(table(found, probe, options.counts))
+        if found:
+            draw(found, probe, options.counts, path.with_suffix(".png"))
+        outcome.check()
 
 
 if __name__ == "__main__":

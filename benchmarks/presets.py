@@ -34,6 +34,7 @@ from dim.command import one_line_refusals, resolve_device
 from dim.evaluate import LAYERS, Battery, probe_encoder
 from dim.measures import codes_of, measures_of
 from dim.neighbours import draw_runs
+from dim.train import flushing_denormals
 
 COLUMNS = ("MLP Y", "MLP fc", "MLP conv")  # of LAYERS
 
@@ -155,20 +156,23 @@ def compare(
         print(f"precision@9, {name}: {100 * share:.1f} %")
 
 
+@flushing_denormals()  # as dim.train does, from the first thread on
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table."""
     argv = sys.argv[1:] if argv is None else argv
-    options = tyro.cli(Options, prog="python benchmarks/presets.py", args=argv)
     with one_line_refusals():
+        options = tyro.cli(Options, prog="python benchmarks/presets.py", args=argv)
         names = chosen("runs", options.runs, RUNS)
         runs = {name: RUNS[name] for name in names}
         options, out = in_place(options)
         look = partial(probed, battery=Battery(mlp_epochs=options.mlp_epochs))
         path = out / "presets.json"
-        rows = carry_out(runs, options, look, path=path, script="presets", argv=argv)
+        outcome = carry_out(runs, options, look, path=path, script="presets", argv=argv)
+        rows = outcome.rows
         print(table(rows, {name: as_told(runs[name], options, 0).epochs for name in names}))
         if options.neighbours:
             compare(runs, rows, options, out / "presets_neighbours.png", argv)
+        outcome.check()
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from infomax_terms import few
 from provenance import provenance
 
 from dim import DeepInfoMax, ImageData, TrainConfig, load_data
-from dim.checkpoint import load_model, load_state, write_atomically
+from dim.checkpoint import RunError, load_model, load_state, write_atomically
 from dim.command import Device, resolve_device
 from dim.config import Precision
 from dim.train import train
@@ -47,7 +47,8 @@ class TrainingOptions:
     mlp_epochs: int = 200
     """Epochs of the paper's probe; 0 leaves it out."""
     minutes: float = 60.0
-    """After which no more training is begun, and what trains is stopped at a checkpoint."""
+    """After which no run is begun, and what trains stops, to go on from its last checkpoint the
+    next time; what is trained is still probed."""
     graph: bool = False
     """Record training steps as CUDA graphs, but for two views, which cannot be."""
     device: Device = "auto"
@@ -58,6 +59,28 @@ class TrainingOptions:
     """Folder of the results; by default benchmarks/results."""
     smoke: bool = False
     """One epoch of small critics on a few images, in temporary folders."""
+
+    def __post_init__(self) -> None:
+        """Refuse (ValueError) what would train for no epoch: a run that does not has a name."""
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs: expected at least 1, received {self.epochs}")
+
+
+class Outcome(NamedTuple):
+    """What came of runs.
+
+    Attributes:
+        rows: All that the file now has of these runs, of any seed.
+        failed: Which could not be trained now, and why.
+    """
+
+    rows: list[Row]
+    failed: list[str]
+
+    def check(self) -> None:
+        """Raise a RunError for what failed."""
+        if self.failed:
+            raise RunError("; ".join(self.failed))
 
 
 class TimeOver(BaseException):
@@ -70,14 +93,15 @@ def stop(*_: object) -> None:
 
 
 @contextmanager
-def time_limit(minutes: float) -> Iterator[None]:
-    """Stop what is inside when the time is over, and say so."""
+def until(deadline: float) -> Iterator[None]:
+    """Stop what is inside at a time of `time.monotonic` (TimeOver)."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeOver
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    signal.setitimer(signal.ITIMER_REAL, left)
     try:
         yield
-    except TimeOver:
-        print(f"{minutes:g} minutes are over; the same command goes on", file=sys.stderr)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -118,11 +142,12 @@ def carry_out(
     path: Path,
     script: str,
     argv: Sequence[str],
-) -> list[Row]:
+) -> Outcome:
     """Run what is missing, in order, seed by seed; save after each.
 
     A row counts for a run if it is of the same configuration, probed for as many epochs, on the
-    same kind of device.
+    same kind of device. A run that fails, as one whose loss is no longer finite, keeps no other
+    from its turn.
 
     Args:
         runs: Configurations by name; data, seed, epochs and precision are the options'.
@@ -132,11 +157,8 @@ def carry_out(
         script: Name of the script, without its ending.
         argv: Its command line.
 
-    Returns:
-        The rows that the file now has of these runs, of any seed.
-
     Raises:
-        ValueError: If a run cannot be had as asked.
+        ValueError: If the images cannot be had as asked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, made = known_rows(path), made_by(options, script, argv)
@@ -155,24 +177,33 @@ def carry_out(
             "gpu": row["hardware"]["gpu"],
         }
 
-    with time_limit(options.minutes):
-        for seed in options.seeds:
-            for name, config in runs.items():
-                if any(is_of(row, name, seed) for row in rows):
-                    continue
-                told = as_told(config, options, seed)
-                print(f"{name}, seed {seed}, {told.epochs} epochs", file=sys.stderr)
-                of_run = {
-                    "run": name,
-                    "seed": seed,
-                    "epochs": told.epochs,
-                    "source": Path(options.data).name,
-                    "precision": told.precision,
-                }
-                rows.append(of_run | run(name, told, options, look) | made)
-                write_atomically(path, lambda part: part.write_text(as_json(rows)))
-        print(f"{path}: nothing is missing", file=sys.stderr)
-    return [row for row in rows if any(is_of(row, name, row["seed"]) for name in runs)]
+    deadline, failed = time.monotonic() + 60 * options.minutes, []
+    wanted = [(name, seed) for seed in options.seeds for name in runs]
+    missing = [each for each in wanted if not any(is_of(row, *each) for row in rows)]
+    try:
+        for name, seed in missing:
+            told = as_told(runs[name], options, seed)
+            print(f"{name}, seed {seed}, {told.epochs} epochs", file=sys.stderr)
+            of_run = {
+                "run": name,
+                "seed": seed,
+                "epochs": told.epochs,
+                "source": Path(options.data).name,
+                "precision": told.precision,
+            }
+            try:
+                row = run(name, told, options, look, deadline)
+            except RunError as error:
+                failed.append(f"{name}, seed {seed}: {error}")
+                continue
+            rows.append(of_run | row | made)
+            write_atomically(path, lambda part: part.write_text(as_json(rows)))
+    except TimeOver:
+        print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
+    else:
+        print(f"{path}: {len(wanted) - len(failed)} of {len(wanted)} runs", file=sys.stderr)
+    found = [row for row in rows if any(is_of(row, name, row["seed"]) for name in runs)]
+    return Outcome(found, failed)
 
 
 def recorded(config: TrainConfig, image_size: int | None) -> Row:
@@ -216,14 +247,16 @@ def images(options: TrainingOptions, seed: int) -> ImageData:
     return few(data) if options.smoke else data
 
 
-def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) -> Row:
+def run(
+    name: str, config: TrainConfig, options: TrainingOptions, look: Look, deadline: float
+) -> Row:
     """One run, from its last checkpoint on, and what there is to see of it."""
     device, data = resolve_device(options.device), images(options, config.seed)
-    config = replace(config, image_size=data.x_train.shape[-1])
     folder = folder_of(name, config, options)
     start = time.perf_counter()
     graph = options.graph and config.views == 1
-    train(config, data, folder, device=device, resume=True, graph=graph)
+    with until(deadline):
+        train(config, data, folder, device=device, resume=True, graph=graph)
     trained = time.perf_counter()
     seen = look(load_model(folder).to(device), data)
     state = load_state(folder)
@@ -237,6 +270,6 @@ def run(name: str, config: TrainConfig, options: TrainingOptions, look: Look) ->
         "seconds_here": round(trained - start, 1),
         "seconds_of_probes": round(time.perf_counter() - trained, 1),
         "graph": graph,
-        "config": recorded(config, config.image_size),
+        "config": recorded(config, data.x_train.shape[-1]),
         **seen,
     }

@@ -116,8 +116,14 @@ class Port:
         )
         workers = 4 if device.type == "cuda" else 0
         loader = DataLoader(
-            Prepared(data.x_train), config.batch_size, True, num_workers=workers, drop_last=True
+            Prepared(data.x_train),
+            config.batch_size,
+            shuffle=True,
+            num_workers=workers,
+            drop_last=True,
+            generator=torch.Generator().manual_seed(config.seed),
         )
+        self.noise = torch.Generator(device).manual_seed(config.seed)
         self.steps = len(loader)
         self.batches: Iterator[Tensor] = chain.from_iterable(repeat(loader))
 
@@ -144,7 +150,8 @@ class Port:
         (local + self.gamma * fooled).backward()
         self.optimiser.step()
 
-        real = self.discriminator(torch.rand_like(z))
+        uniform = torch.rand(z.shape, generator=self.noise, device=z.device)
+        real = self.discriminator(uniform)
         fake = self.discriminator(z.detach().sigmoid())
         told = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
         told = told + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
@@ -276,7 +283,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError("--epochs: expected labelled images, received none; leave it out")
     if options.smoke:
         data, config = few(data), replace(config, head_units=8)
-    config = replace(config, image_size=data.x_train.shape[-1])
     out = results_folder(options.out, smoke=options.smoke)
 
     speeds = measure(config, data, options, device)

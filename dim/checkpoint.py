@@ -208,13 +208,14 @@ def load_model(run: Path | str) -> DeepInfoMax:
     """
     run = Path(run)
     config, state = load_config(run), load_state(run)
-    if state is None or config.image_size is None:
+    size = _image_size(run, config)
+    if state is None:
         raise RunError(
             f"run: expected a training state in {run / STATE}, received none; let the run finish "
             f"an epoch, with python -m dim.train --resume --out {run}"
         )
     means = state.model.get("prior.class_means.weight", ())
-    model = build_model(config, config.image_size, len(means))
+    model = build_model(config, size, len(means))
     try:
         model.load_state_dict(state.model)
     except RuntimeError as error:
@@ -228,11 +229,9 @@ def load_model(run: Path | str) -> DeepInfoMax:
 def untrained_encoder(run: Path | str) -> Encoder:
     """The encoder of a run as it was before training, rebuilt from the seed, in eval mode."""
     config = load_config(Path(run))
-    if config.image_size is None:
-        raise RunError(f"image_size: expected a number in {run}/{CONFIG}, received null")
     # Class means are drawn after the encoder, so leaving them out does not change it.
     plain = dataclasses.replace(config, class_conditional=False)
-    return build_model(plain, config.image_size).encoder.eval()
+    return build_model(plain, _image_size(Path(run), config)).encoder.eval()
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -256,6 +255,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _image_size(run: Path, config: TrainConfig) -> int:
+    if config.image_size is None:
+        raise RunError(f"image_size: expected a number in {run / CONFIG}, received null")
+    return config.image_size
 
 
 def _write_config(run: Path, config: TrainConfig) -> None:

@@ -12,7 +12,7 @@ import tyro
 
 from dim.checkpoint import RunError, fingerprint, load_config, require_same_images
 from dim.config import TrainConfig
-from dim.data import Corrupt, ImageData, load_data
+from dim.data import Corrupt, DataError, ImageData, load_data
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -83,10 +83,17 @@ def resolve_device(name: Device) -> torch.device:
 
 @contextmanager
 def one_line_refusals() -> Iterator[None]:
-    """End the process with code 2 and one line where something inside cannot be done as asked."""
+    """End the process with code 2 and one line where something inside cannot be done as asked.
+
+    That says what was expected and received, or comes from the system; all else is a bug, and
+    keeps its traceback.
+    """
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:  # DataError, RunError
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        ours = isinstance(error, DataError | RunError | OSError) or ", received " in str(error)
+        if not ours:
+            raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -138,9 +138,10 @@ class TrainConfig:
             raise ValueError(f"adam_beta1: expected 0 to less than 1, received {self.adam_beta1}")
         if not self.occlusion < 1:
             raise ValueError(f"occlusion: expected less than 1, received {self.occlusion}")
-        if self.class_conditional and self.prior != "kl":
+        if self.class_conditional and (self.prior != "kl" or not self.gamma):
             raise ValueError(
-                f"class_conditional: expected the KL prior, received {self.prior!r}; leave it out"
+                f"class_conditional: expected the KL prior and a gamma above 0, received "
+                f"{self.prior!r} and {self.gamma}; leave it out"
             )
         of_prior = self.gamma and self.prior != "none"
         if not (self.alpha or self.beta or self.delta or self.rho or self.kappa or of_prior):

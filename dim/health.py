@@ -44,7 +44,7 @@ RANGES = {
     "z_unit_std": Range(0.1, math.inf, "all codes point the same way: collapse of direction"),
     "active_units": Range(0.1, math.inf, "most units of the code do not depend on the image"),
     "gradient_norm": Range(1e-6, 1e3, "the encoder no longer learns", "it is about to diverge"),
-    "kl_rate": Range(1.0, math.inf, "z hardly tells of x: the prior won; lower --gamma"),
+    "kl_rate": Range(1.0, math.inf, "z hardly tells of x beyond its prior; lower --gamma"),
     "global_positive": _SCORE,
     "global_negative": _SCORE,
     "global_gap": _GAP,
@@ -81,7 +81,8 @@ def measure(
     - `active_units`: share of dimensions whose z_mean has a variance above 0.01 over the images
       (Burda et al. 2016, importance-weighted autoencoders).
     - `gradient_norm`: of the encoder.
-    - `kl_rate`: E_x KL(p(z|x) || prior) in nats, which no I(X; Z) exceeds (KL prior).
+    - `kl_rate`: E_x KL(p(z|x) || prior) in nats, which no I(X; Z) exceeds (KL prior); with class
+      means, no I(X; Z) within a class.
     - `global_positive`, `global_negative`, `global_gap`: mean score of pairs, of negatives, and the
       difference, KL(P, Q) + KL(Q, P) at the best critic; `local_...` and `locations_...` alike.
       Critics in eval mode.

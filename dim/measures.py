@@ -89,7 +89,11 @@ def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measu
             Measure(
                 "rate, KL of p(z given x) to N(0, 1), nats", rate.item(), "I(X; Z) is not above it"
             ),
-            Measure("sd of z, mean over dimensions", marginal.item(), "1 under the KL prior"),
+            Measure(
+                "sd of z, mean over dimensions",
+                marginal.item(),
+                "1 under the KL prior without class means",
+            ),
         ]
     for name, term in model.terms.items():
         if len(data.x_test) >= BATCH:

@@ -307,10 +307,10 @@ class DotHead(nn.Module):
 
 
 def _prior(config: TrainConfig, classes: int) -> Prior:
-    if config.prior == "adversarial":
-        return AdversarialPrior(config.z_dim)
     if config.prior == "none" or not config.gamma:
         return NoPrior()
+    if config.prior == "adversarial":
+        return AdversarialPrior(config.z_dim)
     means = nn.Embedding(classes, config.z_dim) if config.class_conditional else None
     return KLPrior(config.prior_reduction, means)
 

@@ -140,7 +140,8 @@ def _draw(
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "drawing neighbours needs matplotlib: pip install 'mi-estimators[dim]'"
+            "neighbours: expected matplotlib to draw them, received no such package; pip install "
+            "'mi-estimators[dim]'"
         ) from error
 
     generator = torch.Generator().manual_seed(seed)

@@ -59,7 +59,8 @@ def ms_ssim(
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "MS-SSIM needs torchmetrics: pip install 'mi-estimators[dim]'"
+            "MS-SSIM: expected torchmetrics, received no such package; pip install "
+            "'mi-estimators[dim]'"
         ) from error
 
     weights = WEIGHTS[: scales(images.shape[-1])]

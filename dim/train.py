@@ -182,14 +182,31 @@ class Training:
         return losses, features
 
     def recorded_step(self) -> Callable[[Tensor], tuple[Losses, Features]]:
-        """`step` as a CUDA graph; see `capture`."""
-        return capture(
+        """`step` as a CUDA graph; see `capture`.
+
+        Raises:
+            RunError: If there are two views.
+        """
+        if self.augment is not None:
+            raise RunError(
+                "graph: expected one view of an image, received 2, which are drawn outside of what "
+                "a graph can record; leave --graph out"
+            )
+        taken = self.taken
+        replay = capture(
             self.step,
             torch.arange(self.batch_size, device=self.images.device),
             model=self.model,
             optimiser=self.optimiser,
             generator=self.generator,
         )
+        self.taken = taken
+
+        def step(batch: Int64[Tensor, " B"]) -> tuple[Losses, Features]:
+            self.taken += 1
+            return replay(batch)
+
+        return step
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
@@ -202,8 +219,8 @@ def flushing_denormals() -> Iterator[None]:
     """Let a CPU count numbers below 1e-38 as 0 for a while.
 
     Gradients of confident scores are so small, and some processors multiply such numbers up to a
-    hundred times slower. It holds for the calling thread and for those that are started meanwhile,
-    so a process does it before it computes anything.
+    hundred times slower. It holds for the calling thread, and for good for those that are started
+    meanwhile, so a process does it before it computes anything.
     """
     least = torch.finfo(torch.float32).tiny
     before = (torch.tensor(least) / 2).item() == 0  # torch does not say
@@ -242,23 +259,25 @@ def train(
         tensorboard: Whether to write the metrics for TensorBoard, too (`dim.board`).
 
     Raises:
-        RunError: If the run folder cannot be used or written, the batch does not fit the data, a
-            loss or a weight is no longer finite, or a graph is asked for without a CUDA device of
-            its own or with two views.
+        RunError: If the run folder cannot be used or written, the batch or the image size does not
+            fit the data, a loss or a weight is no longer finite, or a graph is asked for without a
+            CUDA device of its own or with two views.
         ModuleNotFoundError: If TensorBoard is asked for and absent.
     """
     if tensorboard:
         require_tensorboard()
-    if graph and config.views > 1:
-        raise RunError(
-            f"graph: expected one view of an image, received {config.views}, which are drawn "
-            f"outside of what a graph can record; leave --graph out"
-        )
     if graph and (device.type != "cuda" or processes() > 1):
         raise RunError(
             f"graph: expected one process on CUDA, received {processes()} on {device.type}; leave "
             f"--graph out"
         )
+    size = data.x_train.shape[-1]
+    if config.image_size not in (None, size):
+        raise RunError(
+            f"image_size: expected {size}, that of the images, or None, received "
+            f"{config.image_size}; give load_data the same"
+        )
+    config = dataclasses.replace(config, image_size=size)
     training, images = Training(config, data, device), fingerprint(data.x_train)
     history: list[dict[str, float | int]] = []
     with in_turn():
@@ -417,7 +436,6 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     device = resolve_device(options.device)
     config = options.config
     data = images_of(config)
-    config = dataclasses.replace(config, image_size=data.x_train.shape[-1])
     with joined(device):
         model = train(
             config,

@@ -1,9 +1,12 @@
 """The benchmarks run, say how they were run, and refuse what they cannot do."""
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import torch
 from infomax_terms import few
 from provenance import provenance
 
-from dim import PRESETS, load_data
+from dim import PRESETS, RunError, load_data
 from dim.checkpoint import write_atomically
 from dim.train import Training
 
@@ -217,8 +220,9 @@ def test_two_views_are_trained_without_a_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(resumable, "train", stop)
     options = resumable.TrainingOptions("digits", graph=True, smoke=True, folder=tmp_path)
     for name in ("default", "two-view"):
+        config = resumable.as_told(PRESETS[name], options, 0)
         with pytest.raises(resumable.TimeOver):
-            resumable.run(name, resumable.as_told(PRESETS[name], options, 0), options, look=None)
+            resumable.run(name, config, options, None, time.monotonic() + 60)
     assert seen == {"default": (True, 64), "two-view": (False, 64)}
 
 
@@ -234,6 +238,59 @@ def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
     assert seeds.endswith("*vae --seeds 0 1 2 --graph")
     assert default.endswith("--runs default* --graph")
     assert "two-view" not in seeds
+
+
+def test_the_gpu_script_goes_on_after_a_stage_that_fails():
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", "two-view", "default"]
+    environment = {**os.environ, "PYTHON": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "== two-view\n== default\nfailed: two-view default\n"
+
+
+def test_what_is_trained_when_the_time_is_over_is_still_probed(tmp_path, monkeypatch, capsys):
+    """For probes keep no checkpoints; cut off each time, they would never end."""
+    alarms = []
+
+    def look(model, data):
+        alarms.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        monkeypatch.setattr(time, "monotonic", lambda: math.inf)
+        return {}
+
+    options = resumable.TrainingOptions("digits", smoke=True, folder=tmp_path)
+    runs = dict.fromkeys(("one", "two"), replace(PRESETS["default"], epochs=0))
+    path = tmp_path / "rows.json"
+    rows, failed = resumable.carry_out(runs, options, look, path=path, script="presets", argv=[])
+    assert [row["run"] for row in rows] == ["one"]
+    assert not failed
+    assert alarms == [0]
+    assert "minutes are over" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch):
+    def run(name, *_):
+        if name == "one":
+            raise RunError("loss: expected finite numbers, received others")
+        return {"config": resumable.recorded(PRESETS["vae"], 32)}
+
+    monkeypatch.setattr(resumable, "run", run)
+    outcome = resumable.carry_out(
+        {name: PRESETS["vae"] for name in ("one", "two")},
+        resumable.TrainingOptions("digits"),
+        None,
+        path=tmp_path / "rows.json",
+        script="presets",
+        argv=[],
+    )
+    assert [row["run"] for row in outcome.rows] == ["two"]
+    with pytest.raises(RunError, match="one, seed 0: loss: expected finite"):
+        outcome.check()
+
+
+def test_no_epoch_at_all_is_refused(tmp_path):
+    done = run("--data", "digits", "--epochs", "0", cwd=tmp_path, script="presets.py")
+    assert done.returncode == 2
+    assert done.stderr == "error: epochs: expected at least 1, received 0\n"
 
 
 def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):
@@ -326,7 +383,7 @@ def test_accuracies_by_negatives_are_over_seeds():
 def test_a_row_counts_for_the_run_that_made_it_and_no_other(tmp_path, monkeypatch, capsys):
     made = []
 
-    def run(name, config, options, look):
+    def run(name, config, options, look, deadline):
         made.append(name)
         return {"config": resumable.recorded(config, 32)}
 
@@ -336,11 +393,11 @@ def test_a_row_counts_for_the_run_that_made_it_and_no_other(tmp_path, monkeypatc
     def rows(config=PRESETS["vae"], *, name="vae", **changes):
         made.clear()
         options = resumable.TrainingOptions("digits", **changes)
-        found = resumable.carry_out(
+        outcome = resumable.carry_out(
             {name: config}, options, None, path=path, script="presets", argv=[]
         )
-        assert "nothing is missing" in capsys.readouterr().err
-        return len(found), len(made)
+        assert f"{len(options.seeds)} of {len(options.seeds)} runs" in capsys.readouterr().err
+        return len(outcome.rows), len(made)
 
     assert rows() == (1, 1)
     assert rows() == (1, 0)

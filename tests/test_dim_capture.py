@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dim.probes
-from dim import PRESETS, ImageData, RunError
+from dim import PRESETS, ImageData, RunError, build_model
 from dim.checkpoint import load_state
 from dim.probes import mlp_accuracy
 from dim.train import Training, train
@@ -50,6 +50,17 @@ def small(preset, **changes):
     return dataclasses.replace(PRESETS[preset], **known | changes)
 
 
+def apart(one, other, config):
+    """How far two models' weights are from each other, as a share of how far they have come."""
+    start = dict(build_model(config, 16, classes=3).named_parameters())
+    names = [name for name, parameter in start.items() if parameter.requires_grad]
+    one, other, start = (
+        torch.cat([model[name].detach().double().cpu().flatten() for name in names])
+        for model in (one, other, start)
+    )
+    return ((one - other).norm() / (other - start).norm()).item()
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_losses_and_gradients_are_computed_without_reading_from_the_device(preset):
     additions = {"delta": 1.0, "kappa": 1.0, "occlusion": 0.5, "coarseness": 2}
@@ -80,13 +91,28 @@ def test_a_graph_without_a_device_is_refused(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("preset", [name for name in PRESETS if PRESETS[name].views == 1])
 def test_a_replayed_run_is_the_run(preset, tmp_path):
+    """But for the order of sums, which Adam makes a step of where a gradient is 0 but for it."""
+    config = small(preset, precision="float32")
     runs = {graph: tmp_path / str(graph) for graph in (False, True)}
     for graph, run in runs.items():
-        train(small(preset), data(), run, device=CUDA, graph=graph)
+        train(config, data(), run, device=CUDA, graph=graph)
     eager, replayed = (load_state(runs[graph]) for graph in (False, True))
     assert torch.equal(eager.generator, replayed.generator)
-    for name, expected in eager.model.items():
-        torch.testing.assert_close(replayed.model[name], expected, rtol=1e-3, atol=1e-4)
+    assert apart(replayed.model, eager.model, config) < 0.2
+    for name, _ in build_model(config, 16, classes=3).named_buffers():
+        torch.testing.assert_close(replayed.model[name], eager.model[name], rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("preset", ["default", "su-kl", "paper-local-jsd"])
+def test_a_run_of_other_batches_is_not_the_run(preset):
+    """By what tells it on CUDA."""
+    config, models = small(preset, precision="float32"), []
+    for skipped in (0, 1):
+        training = Training(config, data(), CPU)
+        for batch in [*training.batches(), *training.batches()][skipped : skipped + 4]:
+            training.step(batch)
+        models.append(training.model.state_dict())
+    assert apart(*models, config) > 0.5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -313,13 +313,13 @@ def test_runs_that_differ_in_more_than_their_seed_are_refused(run, monkeypatch, 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
     def missing(run):
-        raise ValueError("run: expected a run folder")
+        raise ValueError("run: expected a run folder, received none")
 
     monkeypatch.setattr(dim.command, "load_config", missing)
     with pytest.raises(SystemExit) as exit:
         main([str(run)])
     assert exit.value.code == 2
-    assert capsys.readouterr().err == "error: run: expected a run folder\n"
+    assert capsys.readouterr().err == "error: run: expected a run folder, received none\n"
 
 
 def test_an_unknown_option_is_exit_code_2(run, capsys):

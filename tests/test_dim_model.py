@@ -235,8 +235,19 @@ def test_no_prior_costs_nothing():
         ValueError, match="alpha, beta, gamma, delta, rho, kappa: expected a weight"
     ):
         TrainConfig(alpha=0.0, beta=0.0, delta=0.0, prior="none")
-    with pytest.raises(ValueError, match="class_conditional: expected the KL prior, received 'adv"):
-        TrainConfig(prior="adversarial", class_conditional=True)
+
+
+@pytest.mark.parametrize("without", [{"prior": "adversarial"}, {"gamma": 0.0}])
+def test_class_means_without_their_prior_are_refused(without):
+    with pytest.raises(ValueError, match="class_conditional: expected the KL prior and a gamma"):
+        TrainConfig(class_conditional=True, **without)
+
+
+@pytest.mark.parametrize("prior", ["kl", "adversarial"])
+def test_a_prior_of_no_weight_is_left_out(prior):
+    model = build_model(TrainConfig(prior=prior, gamma=0.0, head_units=8), 16)
+    assert isinstance(model.prior, NoPrior)
+    assert model(images(4), generator=seeded())[0].adversary == 0
 
 
 # --- Additions --------------------------------------------------------------------------------

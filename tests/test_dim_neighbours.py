@@ -265,13 +265,13 @@ def test_what_cannot_be_compared_is_refused(run, capsys, monkeypatch, more, mess
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):
     def missing(run):
-        raise ValueError("run: expected a run folder")
+        raise ValueError("run: expected a run folder, received none")
 
     monkeypatch.setattr(dim.command, "load_config", missing)
     with pytest.raises(SystemExit) as exit:
         main([str(run)])
     assert exit.value.code == 2
-    assert capsys.readouterr().err == "error: run: expected a run folder\n"
+    assert capsys.readouterr().err == "error: run: expected a run folder, received none\n"
 
 
 def test_references_are_drawn_before_the_runs(run, data, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import errno
+import importlib
 import io
 import itertools
 import json
@@ -29,10 +30,12 @@ from dim.checkpoint import (
     STATE,
     WEIGHTS,
     load_config,
+    load_model,
     load_state,
     untrained_encoder,
     write_atomically,
 )
+from dim.command import one_line_refusals
 from dim.train import flushing_denormals
 
 CPU = torch.device("cpu")
@@ -104,6 +107,28 @@ def test_a_run_leaves_everything_and_its_encoder_loads(npz, tmp_path, capsys):
     assert encoder(images).z_mean.shape == (40, 64)
     assert not torch.equal(encoder(images).z_mean, untrained_encoder(run)(images).z_mean)
     assert not list(run.glob(".*")), "temporary files are left"
+
+
+def test_a_run_knows_the_size_of_its_images_without_being_told(config, npz, tmp_path):
+    data, told = load_data(str(npz)), dataclasses.replace(config, image_size=32, epochs=1)
+    with pytest.raises(RunError, match="image_size: expected 16, that of the images, or None"):
+        train.train(told, data, tmp_path / "other", device=CPU)
+    train.train(dataclasses.replace(told, image_size=None), data, tmp_path / "run", device=CPU)
+    assert load_config(tmp_path / "run").image_size == 16
+    assert load_encoder(tmp_path / "run")(data.x_test).z_mean.shape == (40, 64)
+    assert not load_model(tmp_path / "run").training
+
+
+def test_only_a_refusal_is_one_line(capsys):
+    with pytest.raises(ValueError, match="unpack"), one_line_refusals():
+        _, _ = [1]
+    with pytest.raises(ModuleNotFoundError, match="No module"), one_line_refusals():
+        importlib.import_module("of_nobody")
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit) as stopped, one_line_refusals():
+        raise RunError("run: expected a folder, received none; pass one")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: run: expected a folder, received none; pass one\n"
 
 
 def test_the_locations_term_is_in_the_metrics_and_the_curves(npz, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from dim import PRESETS, ImageData, RunError, build_model
 from dim.health import measure
 from dim.terms import Encoded
-from dim.train import Training, main, train
+from dim.train import Training, main
 from dim.views import augmentation, two_views
 
 CPU = torch.device("cpu")
@@ -250,10 +250,9 @@ def test_views_are_other_ones_at_every_step_and_a_restored_training_knows_which(
     assert again.taken == 8
 
 
-def test_a_graph_of_two_views_is_refused(tmp_path):
+def test_a_graph_of_two_views_is_refused():
     with pytest.raises(RunError, match=r"graph: expected one view of an image, received 2"):
-        train(SMALL, noise(), tmp_path / "run", device=CPU, graph=True)
-    assert not (tmp_path / "run").exists()
+        Training(SMALL, noise(), CPU).recorded_step()
 
 
 def test_a_second_view_that_is_not_of_the_images_is_refused():

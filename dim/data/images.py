@@ -146,5 +146,6 @@ def requires(package: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"this data source needs {package}: pip install 'mi-estimators[dim]'"
+            f"data: expected {package} to read this source, received no such package; pip install "
+            "'mi-estimators[dim]'"
         ) from error
