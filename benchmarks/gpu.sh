@@ -24,13 +24,13 @@ stage() {
     speed) "$python" benchmarks/speed.py --data "$data" --out "$results" --steps 200 --epochs 10 ;;
     local-infonce) presets paper-local-infonce ;;
     su-kl) presets "su-kl*" --neighbours ;;
-    default) presets "default*" ;;
+    default) presets "default*" fast ;;
     global) presets paper-global paper-local-global ;;
     local-dv) presets paper-local-dv ;;
     negatives)
       "$python" benchmarks/negatives.py --data "$data" --out "$results" --graph --minutes "$minutes" ;;
     baselines) presets autoencoder vae class-conditional-vae ;;
-    seeds) presets "paper-*" "su-kl*" "default*" autoencoder "*vae" --seeds 0 1 2 ;;
+    seeds) presets "paper-*" "su-kl*" "default*" fast autoencoder "*vae" --seeds 0 1 2 ;;
     two-view) eagerly two-view ;;
   esac
 }

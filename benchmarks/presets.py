@@ -46,6 +46,7 @@ RUNS: dict[str, TrainConfig] = {
     "su-kl, global only": replace(PRESETS["su-kl"], beta=0.0),
     "su-kl, local only": replace(PRESETS["su-kl"], alpha=0.0),
     "default": PRESETS["default"],
+    "fast": PRESETS["fast"],
     "default, no coordinates": replace(PRESETS["default"], delta=0.0),
     "default, occlusion": replace(PRESETS["default"], occlusion=0.4),
     "paper-global": PRESETS["paper-global"],

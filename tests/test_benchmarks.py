@@ -236,7 +236,7 @@ def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
     assert "--runs two-view" in two_view
     assert "--graph" not in two_view
     assert seeds.endswith("*vae --seeds 0 1 2 --graph")
-    assert default.endswith("--runs default* --graph")
+    assert default.endswith("--runs default* fast --graph")
     assert "two-view" not in seeds
 
 
