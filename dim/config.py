@@ -26,8 +26,9 @@ class TrainConfig:
         "class-conditional-vae",
         "two-view",
     ] = "default"
-    """Where the other values start from: `fast` takes larger steps than `default`, `su-kl` is the blog's model, `paper-...` the paper's;
-    autoencoders are what these are compared with; `two-view` is what the field has come to."""
+    """Where the other values start from: `fast` takes fewer and larger steps than `default`;
+    `su-kl` is the blog's model, `paper-...` the paper's; autoencoders are what these are compared
+    with; `two-view` is what the field has come to."""
     data: str = "digits"
     """`digits`, `cifar10`, an .npz file, or a folder: of images, Tiny ImageNet, STL-10."""
     image_size: int | None = None
