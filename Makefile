@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: train test fast lint clean
 
-train: .venv/.dim  ## Deep InfoMax on digits: runs/digits (finished runs are only evaluated again)
+train: .venv/.dim  ## Deep InfoMax on digits: runs/digits (a finished run is only shown)
 	$(BIN)/python -m dim.train --out runs/digits --resume
 
 # One thread a worker: two workers on two cores, and not four threads fighting over them.

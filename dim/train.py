@@ -62,7 +62,7 @@ class Options:
     out: Path | None = None
     """Run folder; by default runs/PRESET-DATA."""
     resume: bool = False
-    """Continue the run in that folder, if there is one."""
+    """Continue the run in that folder, if there is one; a finished one keeps its report."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
     graph: bool = False
@@ -448,6 +448,13 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
         )
         first = rank() == 0
     if not first:
+        return
+    page = run / "report.html"
+    if options.resume and page.exists() and page.stat().st_mtime > (run / STATE).stat().st_mtime:
+        print((run / "report.md").read_text(encoding="utf-8"))  # dim.evaluate may know more
+        print(
+            f"{run}: was finished and evaluated before; python -m dim.evaluate {run} does so anew"
+        )
         return
     encoder = model.encoder.eval()
     print("evaluating ...", file=sys.stderr)

@@ -109,6 +109,26 @@ def test_a_run_leaves_everything_and_its_encoder_loads(npz, tmp_path, capsys):
     assert not list(run.glob(".*")), "temporary files are left"
 
 
+def test_a_finished_run_keeps_its_report_and_a_longer_one_gets_another(npz, tmp_path, capsys):
+    run = tmp_path / "run"
+    run_main(*arguments(npz, run))
+    fuller = (run / "report.md").read_text() + "\nWhat dim.evaluate knows.\n"
+    (run / "report.md").write_text(fuller)
+    capsys.readouterr()
+    run_main(*arguments(npz, run, "--resume"))
+    out = capsys.readouterr().out
+    assert out.startswith(fuller)
+    assert "was finished and evaluated before" in out
+    assert (run / "report.md").read_text() == fuller
+    (run / "report.html").unlink()  # killed before it was written
+    run_main(*arguments(npz, run, "--resume"))
+    assert (run / "report.html").exists()
+    assert (run / "report.md").read_text() != fuller
+    (run / "report.md").write_text(fuller)
+    run_main(*arguments(npz, run, "--resume", "--epochs", 3))
+    assert (run / "report.md").read_text() != fuller
+
+
 def test_a_run_knows_the_size_of_its_images_without_being_told(config, npz, tmp_path):
     data, told = load_data(str(npz)), dataclasses.replace(config, image_size=32, epochs=1)
     with pytest.raises(RunError, match="image_size: expected 16, that of the images, or None"):
