@@ -290,7 +290,7 @@ def test_a_run_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch):
 def test_no_epoch_at_all_is_refused(tmp_path):
     done = run("--data", "digits", "--epochs", "0", cwd=tmp_path, script="presets.py")
     assert done.returncode == 2
-    assert done.stderr == "error: epochs: expected at least 1, received 0\n"
+    assert "epochs: expected at least 1, received 0" in done.stderr
 
 
 def test_the_end_of_the_time_is_not_taken_for_a_full_disk(tmp_path):
