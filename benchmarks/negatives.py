@@ -134,14 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = tyro.cli(Options, prog="python benchmarks/negatives.py", args=argv)
         options, out = in_place(options)
         runs = {
-            (objective, k): with_negatives(
-                replace(
-                    config,
-                    epochs=options.epochs or config.epochs,
-                    head_units=options.head_units,
-                ),
-                k,
-            )
+            (objective, k): with_negatives(replace(config, head_units=options.head_units), k)
             for k in options.counts
             for objective, config in OBJECTIVES.items()
         }
