@@ -77,7 +77,7 @@ class Training:
     Attributes:
         model: What is trained.
         steps: Batches in an epoch.
-        taken: Steps so far, which decide the two views of the next.
+        taken: Steps so far, which decide the two views of the next; a graph does not count its own.
 
     Raises:
         RunError: If the batch does not fit the data.
@@ -192,21 +192,13 @@ class Training:
                 "graph: expected one view of an image, received 2, which are drawn outside of what "
                 "a graph can record; leave --graph out"
             )
-        taken = self.taken
-        replay = capture(
+        return capture(
             self.step,
             torch.arange(self.batch_size, device=self.images.device),
             model=self.model,
             optimiser=self.optimiser,
             generator=self.generator,
         )
-        self.taken = taken
-
-        def step(batch: Int64[Tensor, " B"]) -> tuple[Losses, Features]:
-            self.taken += 1
-            return replay(batch)
-
-        return step
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
