@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
+
+from dim.extras import require_packages
 
 Row = Mapping[str, float | int]
 FOLDER = "tensorboard"
@@ -11,11 +12,13 @@ FOLDER = "tensorboard"
 
 def require_tensorboard() -> None:
     """Refuse (ModuleNotFoundError) to go without the package, before anything is computed."""
-    if find_spec("tensorboard") is None:
-        raise ModuleNotFoundError(
-            "tensorboard: expected the package, received none; pip install "
-            "'mi-estimators[tensorboard]', or leave --tensorboard out"
-        )
+    require_packages(
+        "tensorboard",
+        argument="tensorboard",
+        purpose="to write for it",
+        extra="tensorboard",
+        otherwise="leave --tensorboard out",
+    )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ class it is of. ``--out embeddings.parquet`` writes one table of both.
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from dim.checkpoint import load_encoder, write_atomically
 from dim.command import RunOptions, images_of_run, one_line_refusals, resolve_device
 from dim.data import Corrupt, ImageData
 from dim.encoder import encode
+from dim.extras import require_packages
 
 Layer = Literal["z_mean", "hidden", "conv", "feature_map"]
 BATCH = 500
@@ -104,10 +104,9 @@ def require_format(out: Path) -> None:
         raise ValueError(
             f"out: expected a file that ends in .npy or .parquet, received {out}; rename it"
         )
-    if out.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise ModuleNotFoundError(
-            f"out: expected pyarrow for {out}, received no such package; pip install "
-            "'mi-estimators[dim]', or choose an .npy file"
+    if out.suffix == ".parquet":
+        require_packages(
+            "pyarrow", argument="out", purpose=f"for {out}", otherwise="choose an .npy file"
         )
 
 

@@ -8,7 +8,6 @@ N×3×s×s with the s of the run and any N, and give one tensor: ``z_mean``, or 
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from dim.checkpoint import load_config, load_encoder, write_atomically
 from dim.command import one_line_refusals
 from dim.embed import Layer
 from dim.encoder import Encoder
+from dim.extras import require_packages
 
 
 class LayerOf(nn.Module):
@@ -60,11 +60,14 @@ def export_encoder(
         raise ValueError(
             f"out: expected a file that ends in .pt2 or .onnx, received {out}; rename it"
         )
-    absent = [package for package in ("onnx", "onnxscript") if find_spec(package) is None]
-    if out.suffix == ".onnx" and absent:
-        raise ModuleNotFoundError(
-            f"out: expected onnx and onnxscript for {out}, received no {' and no '.join(absent)}; "
-            "pip install 'mi-estimators[onnx]', or choose a .pt2 file"
+    if out.suffix == ".onnx":
+        require_packages(
+            "onnx",
+            "onnxscript",
+            argument="out",
+            purpose=f"for {out}",
+            extra="onnx",
+            otherwise="choose a .pt2 file",
         )
     write = _write_pt2 if out.suffix == ".pt2" else _write_onnx
     # Without gradients, so that what loads the file may call .numpy() on what comes out.

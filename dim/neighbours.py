@@ -27,6 +27,7 @@ from dim.checkpoint import (
 )
 from dim.command import Device, check_same, images_of_run, one_line_refusals, resolve_device
 from dim.data import ImageData
+from dim.extras import require_packages
 from dim.measures import Codes, codes_of, pixels_of
 from dim.probes import nearest
 
@@ -136,13 +137,8 @@ def _draw(
     seed: int,
 ) -> dict[str, float]:
     """Draw a panel of each title, by the numbers of the nearest training images."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "neighbours: expected matplotlib to draw them, received no such package; pip install "
-            "'mi-estimators[dim]'"
-        ) from error
+    require_packages("matplotlib", argument="neighbours", purpose="to draw them")
+    from matplotlib.figure import Figure
 
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randperm(len(data.x_test), generator=generator)[:QUERIES]

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from dim.data import ImageData
 from dim.decoder import Decoder, ReconstructionTerm
+from dim.extras import require_packages
 from dim.measures import Codes, Measure
 from mi_estimators.estimator import seeded
 
@@ -55,13 +56,8 @@ def ms_ssim(
         >>> ms_ssim(images, images)
         tensor([1.])
     """
-    try:
-        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "MS-SSIM: expected torchmetrics, received no such package; pip install "
-            "'mi-estimators[dim]'"
-        ) from error
+    require_packages("torchmetrics", argument="MS-SSIM", purpose="to compute it")
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     weights = WEIGHTS[: scales(images.shape[-1])]
     betas = tuple(weight / sum(weights) for weight in weights)

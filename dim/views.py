@@ -1,13 +1,13 @@
 """Two views of an image: random changes that leave what it shows."""
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from dim.extras import require_packages
 from mi_estimators.estimator import seeded
 
 Augmentation = Callable[[Tensor], Tensor]
@@ -23,11 +23,13 @@ def augmentation(image_size: int) -> nn.Module:
     Raises:
         ModuleNotFoundError: If kornia is absent.
     """
-    if find_spec("kornia") is None:
-        raise ModuleNotFoundError(
-            "views: expected kornia for two views of an image, received none; "
-            "pip install 'mi-estimators[views]', or leave --views at 1"
-        )
+    require_packages(
+        "kornia",
+        argument="views",
+        purpose="for two views of an image",
+        extra="views",
+        otherwise="leave --views at 1",
+    )
     from kornia import augmentation as changes
 
     size = (image_size, image_size)

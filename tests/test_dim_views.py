@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_four_in_five_change_colour_and_one_in_five_turns_grey():
 
 
 def test_without_kornia_views_are_refused_by_name(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("dim.views.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "kornia", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'mi-estimators\[views\]'"):
         augmentation(16)
     with pytest.raises(SystemExit) as stop:

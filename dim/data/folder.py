@@ -23,8 +23,8 @@ from dim.data.images import (
     as_images,
     hold_out,
     require_one_size,
-    requires,
 )
+from dim.extras import require_packages
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 Corrupt = Literal["refuse", "skip"]
@@ -181,8 +181,8 @@ def _read(
 
 
 def _decode(path: Path, image_size: int | None) -> UInt8[np.ndarray, "h w 3"]:
-    with requires("pillow"):
-        from PIL import Image, ImageOps
+    require_packages("pillow", argument="data", purpose="to read this source")
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:

@@ -1,7 +1,5 @@
 """What every source makes: square uint8 RGB images of one size, with a test part."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,15 +135,3 @@ def hold_out(
         tuple(files[i] for i in train.tolist()),
         tuple(files[i] for i in test.tolist()),
     )
-
-
-@contextmanager
-def requires(package: str) -> Iterator[None]:
-    """Name the package that an import inside needs, where it is absent."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"data: expected {package} to read this source, received no such package; pip install "
-            "'mi-estimators[dim]'"
-        ) from error

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dim.data.images import PROGRESS, DataError, ImageData, as_images, requires
+from dim.data.images import PROGRESS, DataError, ImageData, as_images
+from dim.extras import require_packages
 
 
 def read_digits(image_size: int) -> ImageData:
     """Scikit-learn's digits, always split the same way: 1,397 for training, 400 for testing."""
-    with requires("scikit-learn"):
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
+    require_packages("scikit-learn", argument="data", purpose="to read this source")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     grey, labels = load_digits(return_X_y=True)
     images = as_images(grey.reshape(-1, 8, 8) / 16, "digits", image_size)  # 0..16 → [0, 1]
@@ -25,8 +26,8 @@ def read_digits(image_size: int) -> ImageData:
 
 def read_cifar10(image_size: int | None) -> ImageData:
     """CIFAR-10 as the Hugging Face hub has it: 50,000 for training, 10,000 for testing."""
-    with requires("datasets"):
-        import datasets
+    require_packages("datasets", argument="data", purpose="to read this source")
+    import datasets
 
     try:
         splits = datasets.load_dataset("uoft-cs/cifar10")
