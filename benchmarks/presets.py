@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase
 
 import tyro
 from known_mi import chosen, markdown
@@ -36,7 +37,9 @@ from dim.measures import codes_of, measures_of
 from dim.neighbours import draw_runs
 from dim.train import flushing_denormals
 
-COLUMNS = ("MLP Y", "MLP fc", "MLP conv")  # of LAYERS
+Asked = tuple[str, str, int]  # name of a run, of its source, and epochs
+MLP = "MLP Y / fc / conv"  # LAYERS, as the paper calls them
+HEADER = ("run", "data", "epochs", "n", "20-NN Y", "linear Y", MLP, "minutes", f"paper: {MLP}")
 
 # By importance: what is cut off last matters least.
 RUNS: dict[str, TrainConfig] = {
@@ -92,8 +95,11 @@ def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
     return {"probes": [asdict(row) for row in rows], "measures": [asdict(m) for m in measures]}
 
 
-def table(rows: Sequence[Row], epochs: Mapping[str, int]) -> str:
-    """A line for each run of so many epochs: mean ± sd over its seeds, beside the paper's."""
+def table(rows: Sequence[Row], asked: Sequence[Asked]) -> str:
+    """A line for each of what is asked for: mean ± sd over its seeds, beside the paper's.
+
+    Minutes are of one run, by what it was computed on, named below.
+    """
 
     def cell(found: Sequence[Row], layer: str, probe: str) -> str:
         return over_seeds(
@@ -105,26 +111,39 @@ def table(rows: Sequence[Row], epochs: Mapping[str, int]) -> str:
             ]
         )
 
-    header = ("run", "epochs", "n", "kNN Y", "linear Y", *COLUMNS, "paper Y / fc / conv", "minutes")
+    machines = dict(zip(dict.fromkeys(map(machine, rows)), ascii_lowercase))  # noqa: B905
     lines = []
-    for name, count in epochs.items():
-        found = [row for row in rows if row["run"] == name]
-        minutes = NOT_RUN
-        if found:
-            minutes = f"{statistics.mean(row['minutes'] for row in found):.1f}"
+    for run, source, epochs in asked:
+        found = [r for r in rows if (r["run"], r["source"], r["epochs"]) == (run, source, epochs)]
+        minutes = [
+            f"{statistics.mean(seen):.1f} {mark}"
+            for name, mark in machines.items()
+            if (seen := [row["minutes"] for row in found if machine(row) == name])
+        ]
+        probes = [cell(found, layer, "MLP") for layer in LAYERS]
         lines.append(
             [
-                name,
-                str(count),
+                run,
+                Path(source).stem,
+                str(epochs),
                 str(len(found)),
                 cell(found, "z_mean", "20-NN"),
                 cell(found, "z_mean", "linear"),
-                *(cell(found, layer, "MLP") for layer in LAYERS),
-                " / ".join(PAPER.get(name, ())),
-                minutes,
+                NOT_RUN if set(probes) == {NOT_RUN} else " / ".join(probes),
+                ", ".join(minutes),
+                " / ".join(PAPER.get(run, ())),
             ]
         )
-    return markdown(header, lines)
+    legend = "; ".join(f"{mark}: {name}" for name, mark in machines.items())
+    return markdown(HEADER, lines) + (f"\n\nMinutes on {legend}." if legend else "")
+
+
+def machine(row: Row) -> str:
+    """What a row was computed on, and in which precision."""
+    on = row["hardware"]
+    threads = f"{on['threads']} thread" + "s" * (on["threads"] > 1)
+    cpu = [on["cpu"], *([on["instructions"]] if "instructions" in on else []), threads]
+    return ", ".join([*([on["gpu"]] if on["gpu"] else cpu), row["precision"]])
 
 
 def compare(
@@ -170,7 +189,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = out / "presets.json"
         outcome = carry_out(runs, options, look, path=path, script="presets", argv=argv)
         rows = outcome.rows
-        print(table(rows, {name: as_told(runs[name], options, 0).epochs for name in names}))
+        source = Path(options.data).name
+        asked = [(name, source, as_told(runs[name], options, 0).epochs) for name in names]
+        print(table(rows, asked))
         if options.neighbours:
             compare(runs, rows, options, out / "presets_neighbours.png", argv)
         outcome.check()

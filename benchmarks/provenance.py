@@ -45,6 +45,7 @@ def provenance(
         },
         "hardware": {
             "cpu": cpu,
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if device == "cuda" else None,

@@ -171,7 +171,7 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
     arguments = ("--data", "digits", "--runs", "vae", "default", "--smoke", "--out", "results")
     first, again = (run(*arguments, cwd=tmp_path, script="presets.py") for _ in range(2))
     assert first.returncode == 0, first.stderr
-    assert "| vae | 1 | 1 |" in first.stdout
+    assert "| vae | digits | 1 | 1 |" in first.stdout
     assert "54.61 / 60.54 / 60.71" in first.stdout
     assert "default, seed 0" in first.stderr
     assert "default, seed 0" not in again.stderr
@@ -181,6 +181,27 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
     assert {(row["source"], row["precision"]) for row in rows} == {("digits", "auto")}
     assert rows[0]["command"].startswith("python benchmarks/presets.py --data digits --runs vae")
     assert {probe["layer"] for probe in rows[0]["probes"]} == {"z_mean", "hidden", "conv"}
+
+
+def test_readme_has_the_table_of_the_presets_results():
+    results = SCRIPTS / "results" / "presets.json"
+    done = run(str(results), cwd=SCRIPTS, script="presets_table.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") > 2 * len(PRESETS)
+    assert done.stdout in (SCRIPTS.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", 0), ("config", {"image_size": 32})])
+def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path, field, value):
+    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    one = next(row for row in rows if row["seed"] == 0)
+    other = next(r for r in rows if r["seed"] == 1 and r["run"] == one["run"])
+    same = {"epochs": one["epochs"], "source": one["source"], "options": one["options"]}
+    path = tmp_path / "presets.json"
+    path.write_text(json.dumps({"rows": [one, other | same | {field: value}]}))
+    done = run(str(path), cwd=tmp_path, script="presets_table.py")
+    assert done.returncode == 2
+    assert "expected one row of today's configuration" in done.stderr
 
 
 @pytest.mark.slow
@@ -205,7 +226,7 @@ def test_presets_stop_when_the_time_is_over(tmp_path):
     done = run(*arguments, "--out", "results", cwd=tmp_path, script="presets.py")
     assert done.returncode == 0, done.stderr
     assert "minutes are over; the same command goes on" in done.stderr
-    assert "| vae | 1 | 0 | not run |" in done.stdout
+    assert "| vae | digits | 1 | 0 | not run |" in done.stdout
     assert not (tmp_path / "results" / "presets.json").exists()
 
 

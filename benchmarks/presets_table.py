@@ -1,0 +1,54 @@
+"""All that a result file of presets.py holds as one table, the README's.
+
+python benchmarks/presets_table.py benchmarks/results/presets.json
+"""
+
+import sys
+from pathlib import Path
+
+import tyro
+from presets import RUNS, table
+from resumable import Row, TrainingOptions, as_told, known_rows, recorded
+
+from dim import TrainConfig
+from dim.command import one_line_refusals
+
+
+def today(name: str, row: Row) -> TrainConfig:
+    """The configuration of a run if it were told what a row's was."""
+    options = TrainingOptions(
+        row["source"], epochs=row["options"]["epochs"], precision=row["precision"]
+    )
+    return as_told(RUNS[name], options, row["seed"])
+
+
+def whole(rows: list[Row]) -> str:
+    """The table of every run on each of the sources, whether there are rows of it or not.
+
+    Raises:
+        ValueError: If a run is there twice, or is configured otherwise today.
+    """
+    seen = set()
+    for row in rows:
+        one = row["run"], row["seed"], row["source"], row["epochs"]
+        if one in seen or row["config"] != recorded(
+            today(row["run"], row), row["config"]["image_size"]
+        ):
+            raise ValueError(
+                f"{one}: expected one row of today's configuration, received another; move it out "
+                "of the file"
+            )
+        seen.add(one)
+    like = {(row["source"], row["options"]["epochs"]): row for row in rows}.values()
+    asked = [(name, row["source"], today(name, row).epochs) for name in RUNS for row in like]
+    return table(rows, asked)
+
+
+def main(path: tyro.conf.Positional[Path], /) -> None:
+    """Print the table of a result file of presets.py."""
+    print(whole(known_rows(path)))
+
+
+if __name__ == "__main__":
+    with one_line_refusals():
+        tyro.cli(main, args=sys.argv[1:])
