@@ -52,6 +52,8 @@ RUNS: dict[str, TrainConfig] = {
     "fast": PRESETS["fast"],
     "default, no coordinates": replace(PRESETS["default"], delta=0.0),
     "default, occlusion": replace(PRESETS["default"], occlusion=0.4),
+    "default, locations": replace(PRESETS["default"], kappa=1.0),
+    "default, coarse": replace(PRESETS["default"], coarseness=2),
     "paper-global": PRESETS["paper-global"],
     "paper-local-dv": PRESETS["paper-local-dv"],
     "paper-local-global": PRESETS["paper-local-global"],
