@@ -116,9 +116,7 @@ def measure(
             numbers[f"{name}_negative"] = negative
             numbers[f"{name}_gap"] = positive - negative
     if isinstance(model.prior, AdversarialPrior):
-        uniform = torch.rand(z.shape, generator=generator, device=z.device)
-        real, fake = (model.prior.discriminator(u) > 0 for u in (uniform, z.sigmoid()))
-        numbers["discriminator_accuracy"] = torch.cat([real, ~fake]).float().mean()
+        numbers["discriminator_accuracy"] = model.prior.accuracy(z, generator=generator)
     return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
 
 

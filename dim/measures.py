@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
+from scipy.stats import ks_1samp, uniform
 from torch import Tensor, nn
 
 from dim.data import ImageData
-from dim.encoder import Features, encode
+from dim.encoder import Features, Layer, encode
 from dim.health import ACTIVE, active_units
 from dim.model import DeepInfoMax
-from dim.prior import kl_to_standard_normal
-from dim.terms import Encoded, InfoMaxTerm
+from dim.prior import AdversarialPrior, Prior, kl_to_standard_normal
+from dim.terms import Encoded, InfoMaxTerm, code_with_code
 from mi_estimators import DV, InfoNCE, PairScores, mlp
 from mi_estimators.estimator import evaluating, seeded
 
@@ -73,7 +74,6 @@ def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measu
     """All that apply to a model, of its test images; training images train what has to be."""
     mean = codes.test
     measures = [
-        Measure("mean of z_mean, largest over dimensions", mean.mean(0).abs().max().item(), ""),
         Measure("sd of z_mean over images, mean over dimensions", mean.std(0).mean().item(), ""),
         Measure(
             "share of dimensions whose z_mean varies over images (active units)",
@@ -84,31 +84,74 @@ def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measu
     if model.stochastic:
         log_var = encode(model.encoder, data.x_test, "z_log_var")
         rate = kl_to_standard_normal(mean, log_var).sum(1).mean()
-        marginal = (mean.var(0) + log_var.exp().mean(0)).sqrt().mean()
-        measures += [
+        measures.append(
             Measure(
                 "rate, KL of p(z given x) to N(0, 1), nats", rate.item(), "I(X; Z) is not above it"
-            ),
-            Measure(
-                "sd of z, mean over dimensions",
-                marginal.item(),
-                "1 under the KL prior without class means",
-            ),
-        ]
+            )
+        )
+    layer: Layer = "z" if model.stochastic else "z_mean"
+    measures += against_prior(model.prior, encode(model.encoder, data.x_test, layer), layer)
     for name, term in model.terms.items():
         if len(data.x_test) >= BATCH:
             found = held_out_information(
                 model.encoder, term, data.x_test, stochastic=model.stochastic
             )
             note = f"of at most {found.ceiling:.2f} with {BATCH} images"
-            if name == "locations" or not model.stochastic:  # noise is on z alone
+            if term.pairing is code_with_code:  # one sample, noise and all, on both sides
+                note += "; of z with itself, which has no upper limit"
+            elif name == "locations" or not model.stochastic:  # noise is on z alone
                 note += "; an encoder without noise has no upper limit"
             measures.append(
                 Measure(f"{name} term, information of unseen pairs, nats", found.nats, note)
             )
     dependence = dependence_within(codes.train, mean)
-    note = f"0: independent; a lower bound, of about {math.log(len(mean)):.1f} at most"
-    measures.append(Measure("dependence within z_mean, nats", dependence, note))
+    most = f"{math.log(len(mean)):.1f}"
+    note = (
+        f"0: independent; a lower bound, of about {most} at most, and less trained than the paper's"
+    )
+    name = "dependence within z_mean (neural dependency measure), nats"
+    measures.append(Measure(name, dependence, note))
+    return measures
+
+
+def against_prior(prior: Prior, z: Float[Tensor, "M d"], name: str) -> list[Measure]:
+    """How near codes of that name are to the law that the prior is for, if there is one."""
+    if (law := prior.law) is None:
+        return []
+    seen = prior.seen(z)
+    code = name if seen is z else f"sigmoid({name})"
+    means = seen.mean(0)
+    furthest = means[(means - law.mean).abs().argmax()]
+    distances = [
+        ks_1samp(column, uniform.cdf, method="asymp").statistic
+        for column in law.cdf(seen.double()).T.cpu().numpy()
+    ]
+    measures = [
+        Measure(
+            f"mean of {code}, of the dimension furthest off",
+            furthest.item(),
+            f"{law.mean:.3g} under the prior, {law}",
+        ),
+        Measure(
+            f"sd of {code}, mean over dimensions",
+            seen.std(0).mean().item(),
+            f"{law.stddev:.3g} under the prior",
+        ),
+        Measure(
+            f"distance of {code} from the prior, of the dimension furthest off",
+            max(distances),
+            "0: as the prior is; at most 1 (Kolmogorov-Smirnov)",
+        ),
+    ]
+    if isinstance(prior, AdversarialPrior):
+        generator = torch.Generator(z.device).manual_seed(0)
+        measures.append(
+            Measure(
+                "accuracy of the prior's discriminator on codes and as much noise",
+                prior.accuracy(z, generator=generator).item(),
+                "0.5: it cannot tell them apart",
+            )
+        )
     return measures
 
 

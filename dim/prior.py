@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, Uniform
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
@@ -14,7 +15,17 @@ from mi_estimators import mlp
 
 
 class Prior(nn.Module, ABC):
-    """A loss that is small where the code is distributed as it should be."""
+    """A loss that is small where the code is distributed as it should be.
+
+    Attributes:
+        law: What each dimension of `seen(z)` should be distributed like, if that is one law.
+    """
+
+    law: Distribution | None = None
+
+    def seen(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
+        """The code as `law` is about it."""
+        return z
 
     @abstractmethod
     def forward(
@@ -78,6 +89,8 @@ class KLPrior(Prior):
         super().__init__()
         self.reduction = reduction
         self.class_means = class_means
+        if class_means is None:
+            self.law = Normal(0.0, 1.0)
 
     def forward(
         self,
@@ -120,9 +133,15 @@ class AdversarialPrior(Prior):
         True
     """
 
+    law = Uniform(0.0, 1.0)
+
     def __init__(self, z_dim: int, widths: tuple[int, ...] = (1000, 200)) -> None:
         super().__init__()
         self.discriminator = mlp(z_dim, *widths, 1, activation=nn.ReLU)
+
+    def seen(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
+        """sigmoid(z)."""
+        return z.float().sigmoid()
 
     def forward(
         self,
@@ -132,14 +151,26 @@ class AdversarialPrior(Prior):
     ) -> Float[Tensor, ""]:
         """-E log D(sigmoid(z)) in nats; log 2 where D cannot tell."""
         frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        logits = functional_call(self.discriminator, frozen, (z.float().sigmoid(),))
+        logits = functional_call(self.discriminator, frozen, (self.seen(z),))
         return softplus(-logits.float()).mean()
 
     def own_loss(
         self, z: Float[Tensor, "N d"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, ""]:
         """The discriminator's cross-entropy in nats, of both kinds together; 2 log 2 at chance."""
+        real, fake = self._logits(z.detach(), generator)
+        return softplus(-real).mean() + softplus(fake).mean()
+
+    @torch.no_grad()
+    def accuracy(
+        self, z: Float[Tensor, "N d"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, ""]:
+        """Share of codes and of as much uniform noise that the discriminator tells right."""
+        real, fake = self._logits(z, generator)
+        return torch.cat([real > 0, fake <= 0]).float().mean()
+
+    def _logits(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """D's of uniform noise, and of codes."""
         drawn_on = z.device if generator is None else generator.device
         uniform = torch.rand(z.shape, generator=generator, device=drawn_on).to(z.device)
-        real, fake = self.discriminator(uniform), self.discriminator(z.detach().float().sigmoid())
-        return softplus(-real.float()).mean() + softplus(fake.float()).mean()
+        return self.discriminator(uniform).float(), self.discriminator(self.seen(z)).float()

@@ -7,9 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from dim import PRESETS, ImageData, build_model
+from dim import PRESETS, AdversarialPrior, ImageData, KLPrior, build_model
 from dim.encoder import Features
-from dim.measures import codes_of, dependence_within, held_out_information, measures_of
+from dim.measures import (
+    against_prior,
+    codes_of,
+    dependence_within,
+    held_out_information,
+    measures_of,
+)
+from dim.prior import NoPrior
 from dim.terms import InfoMaxTerm, code_with_code
 from mi_estimators import JSD, Critic, MIEstimator
 from mi_estimators.distributions import CorrelatedGaussian
@@ -112,11 +119,16 @@ def test_dependence_is_the_same_for_the_same_seed_and_leaves_the_global_generato
 
 
 @pytest.mark.parametrize(
-    ("preset", "kappa"),
-    [("default", 0.0), ("default", 1.0), ("paper-local-jsd", 0.0), ("vae", 0.0)],
+    ("preset", "changes"),
+    [
+        ("default", {}),
+        ("default", {"kappa": 1.0, "global_input": "feature-map"}),
+        ("paper-local-jsd", {}),
+        ("vae", {}),
+    ],
 )
-def test_what_applies_to_a_model_is_measured(preset, kappa):
-    config = dataclasses.replace(PRESETS[preset], head_units=8, kappa=kappa)
+def test_what_applies_to_a_model_is_measured(preset, changes):
+    config = dataclasses.replace(PRESETS[preset], head_units=8, **changes)
     model = build_model(config, 16).eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (120, 3, 16, 16), dtype=torch.uint8, generator=generator)
@@ -125,14 +137,16 @@ def test_what_applies_to_a_model_is_measured(preset, kappa):
     found = {measure.name: measure for measure in measures_of(model, data, codes)}
     assert all(math.isfinite(measure.value) for measure in found.values())
     assert any(name.startswith("rate") for name in found) == model.stochastic
-    weights = {"global": config.alpha, "local": config.beta, "locations": kappa}
+    weights = {"global": config.alpha, "local": config.beta, "locations": config.kappa}
     for term, weight in weights.items():
         name = f"{term} term, information of unseen pairs, nats"
         assert (name in found) == bool(weight)
         if name in found:
             assert "of at most 4.61 with 100 images" in found[name].note
-            noisy = model.stochastic and term != "locations"
-            assert ("no upper limit" in found[name].note) == (not noisy)
+            # Noise on z limits what it tells of features that have none, but not of itself.
+            with_itself = term == "global" and config.global_input == "z"
+            limited = model.stochastic and term != "locations" and not with_itself
+            assert ("no upper limit" in found[name].note) == (not limited)
 
 
 def test_rate_and_spread_are_those_of_the_code():
@@ -146,7 +160,46 @@ def test_rate_and_spread_are_those_of_the_code():
     assert found["rate, KL of p(z given x) to N(0, 1), nats"] == pytest.approx(
         rate.sum(1).mean().item(), rel=1e-4
     )
-    drawn = normal.sample((2000,)).flatten(0, 1)
-    assert found["sd of z, mean over dimensions"] == pytest.approx(
-        drawn.std(0).mean().item(), rel=0.02
-    )
+
+
+def against(prior, z):
+    """What `against_prior` finds of codes, without the ends of names."""
+    return {measure.name.split(",")[0]: measure.value for measure in against_prior(prior, z, "z")}
+
+
+def test_a_code_is_compared_with_the_normal_prior():
+    normal = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
+    found = against(KLPrior("sum"), normal)
+    assert found["mean of z"] == pytest.approx(0, abs=0.05)
+    assert found["sd of z"] == pytest.approx(1, abs=0.03)
+    assert found["distance of z from the prior"] < 0.03
+    found = against(KLPrior("sum"), normal / 2 + torch.tensor([0.0, -3.0, 0.0]))
+    assert found["mean of z"] == pytest.approx(-3, abs=0.05)
+    assert found["sd of z"] == pytest.approx(0.5, abs=0.02)
+    places = torch.linspace(-6, 3, 10_000)
+    apart = torch.special.ndtr(2 * (places + 3)) - torch.special.ndtr(places)
+    assert found["distance of z from the prior"] == pytest.approx(apart.max().item(), abs=0.01)
+
+
+def test_a_code_is_compared_with_the_uniform_prior_after_its_sigmoid():
+    places = torch.arange(200)[:, None] / 200 + 1 / 400
+    codes = torch.cat([places.logit(), (places / 2).logit()], 1)
+    found = against(AdversarialPrior(2), codes[:, :1].expand(-1, 2))
+    assert found["mean of sigmoid(z)"] == pytest.approx(0.5, abs=1e-4)
+    assert found["sd of sigmoid(z)"] == pytest.approx(12**-0.5, abs=1e-2)
+    assert found["distance of sigmoid(z) from the prior"] == pytest.approx(1 / 400, abs=1e-5)
+    prior = AdversarialPrior(2)
+    prior.discriminator = nn.Sequential(nn.Linear(2, 1))
+    with torch.no_grad():  # says "uniform" where the second is above a half: right of half of them
+        prior.discriminator[0].weight.copy_(torch.tensor([[0.0, 1.0]]))
+        prior.discriminator[0].bias.fill_(-0.5)
+    found = against(prior, codes)
+    assert found["mean of sigmoid(z)"] == pytest.approx(0.25, abs=1e-4)
+    assert found["distance of sigmoid(z) from the prior"] == pytest.approx(0.5, abs=1e-2)
+    accuracy = found["accuracy of the prior's discriminator on codes and as much noise"]
+    assert accuracy == pytest.approx(0.75, abs=0.06)
+
+
+def test_without_one_law_for_all_codes_none_is_compared_with():
+    assert not against(NoPrior(), torch.zeros(4, 2))
+    assert not against(KLPrior("sum", nn.Embedding(2, 2)), torch.zeros(4, 2))
