@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,20 +146,32 @@ def load_state(run: Path) -> TrainingState | None:
 
 
 def save_run(run: Path, model: DeepInfoMax, state: TrainingState, images: str) -> None:
-    """Write weights, metrics and training state; a crash leaves the ones before.
+    """Write weights, metrics and training state; if one cannot be written, all stay as they were.
 
     The weights say by `fingerprint` which images they were trained on.
 
-    The state comes last: a run goes on from there, so nothing else may be older.
+    The state comes last: a run that is killed between two files goes on from the state before, so
+    nothing else may be older.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.encoder.state_dict().items()}
     content = save(weights, {IMAGES: images})
     # Written as bytes: on a full disk, torch.save to a path hides the reason.
     training = io.BytesIO()
     torch.save(vars(state), training)
-    write_atomically(run / WEIGHTS, lambda path: path.write_bytes(content))
-    write_atomically(run / METRICS, lambda path: _write_metrics(state.history, path))
-    write_atomically(run / STATE, lambda path: path.write_bytes(training.getbuffer()))
+    write_together(
+        {
+            run / WEIGHTS: lambda path: path.write_bytes(content),
+            run / METRICS: lambda path: _write_metrics(state.history, path),
+            run / STATE: lambda path: path.write_bytes(training.getbuffer()),
+        }
+    )
+
+
+def load_metrics(run: Path) -> list[dict[str, float]]:
+    """Read the metrics of a run, a row for each finished epoch; what an epoch lacks is NaN."""
+    with (run / METRICS).open() as file:
+        rows = csv.DictReader(file)
+        return [{name: float(text or "nan") for name, text in row.items()} for row in rows]
 
 
 def load_config(run: Path) -> TrainConfig:
@@ -240,12 +252,22 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         RunError: If the system refuses, as on a full disk; what was at `path` is still there.
     """
-    temporary = _part(path)
+    write_together({path: write})
+
+
+def write_together(files: Mapping[Path, Callable[[Path], Any]]) -> None:
+    """`write_atomically` for several files, which take their places when all have been written.
+
+    Raises:
+        RunError: If the system refuses, as on a full disk; what was there before still is.
+    """
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, write in files.items():
+            write(_part(path))
+            with _part(path).open("rb") as file:
+                os.fsync(file.fileno())
+        for path in files:
+            _part(path).replace(path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "make room" if full else "see to its folder"
@@ -254,7 +276,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
             f"run this again (training with --resume); nothing that was written before is lost"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for path in files:
+            _part(path).unlink(missing_ok=True)
 
 
 def _image_size(run: Path, config: TrainConfig) -> int:

@@ -17,6 +17,7 @@ from mi_estimators import PairScores
 from mi_estimators.estimator import evaluating
 
 ACTIVE = 0.01  # variance over the images from which a unit counts as active
+PERCENTILES = (5, 25, 50, 75, 95)  # of the scores
 
 
 class Range(NamedTuple):
@@ -34,6 +35,17 @@ class Range(NamedTuple):
     below: str = ""
     above: str = ""
 
+    def __str__(self) -> str:
+        """The healthy numbers.
+
+        Example:
+            >>> print(Range(0.35, 0.99), Range(1.0, math.inf), sep=", ")
+            0.35 to 0.99, from 1 on
+        """
+        return (
+            f"from {self.low:g} on" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
+        )
+
 
 _OVERFLOW = "scores saturate, and overflow in exp; lower --learning-rate"
 _SCORE = Range(-88.0, 88.0, _OVERFLOW, _OVERFLOW)  # exp(88.7) is the largest float32
@@ -45,19 +57,17 @@ RANGES = {
     "active_units": Range(0.1, math.inf, "most units of the code do not depend on the image"),
     "gradient_norm": Range(1e-6, 1e3, "the encoder no longer learns", "it is about to diverge"),
     "kl_rate": Range(1.0, math.inf, "z hardly tells of x beyond its prior; lower --gamma"),
-    "global_positive": _SCORE,
-    "global_negative": _SCORE,
-    "global_gap": _GAP,
-    "local_positive": _SCORE,
-    "local_negative": _SCORE,
-    "local_gap": _GAP,
-    "locations_positive": _SCORE,
-    "locations_negative": _SCORE,
-    "locations_gap": _GAP,
     "discriminator_accuracy": Range(
         0.35, 0.99, "the discriminator lags behind the encoder", "the code is far from the prior"
     ),
 }
+for _term in ("global", "local", "locations"):
+    RANGES[f"{_term}_gap"] = _GAP
+    for _kind in ("positive", "negative"):
+        RANGES |= {
+            f"{_term}_{_kind}_p{percent:02}": _SCORE
+            for percent in (PERCENTILES[0], PERCENTILES[-1])
+        }
 
 
 def active_units(z_mean: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
@@ -73,7 +83,7 @@ def measure(
     *,
     views: int = 1,
 ) -> dict[str, float]:
-    """The numbers of `RANGES` that apply to a model, after its backward pass on a batch.
+    """The numbers that apply to a model, after its backward pass on a batch.
 
     - `z_mean_std`: standard deviation of z_mean over the images, a mean over dimensions.
     - `z_unit_std`: the same of z_mean / |z_mean|, times sqrt(d): about 1 if directions are uniform,
@@ -86,6 +96,8 @@ def measure(
     - `global_positive`, `global_negative`, `global_gap`: mean score of pairs, of negatives, and the
       difference, KL(P, Q) + KL(Q, P) at the best critic; `local_...` and `locations_...` alike.
       Critics in eval mode.
+    - `global_positive_p05`, ... `_p95`, `global_negative_p05`, ...: how these scores are
+      distributed, by `PERCENTILES`.
     - `discriminator_accuracy`: on codes and as much uniform noise (adversarial prior); chance 0.5.
 
     With two views, features are of the first and then of the second of all images: pairs are those
@@ -110,11 +122,18 @@ def measure(
     with evaluating(model):
         for name, term in model.terms.items():
             pairs = term.pairs(Encoded(features, z).chunk(views), generator=generator)
-            scores = (term.estimator.scores(*pair, generator=generator) for pair in pairs)
-            positive, negative = torch.stack([_means(each) for each in scores]).mean(0)
-            numbers[f"{name}_positive"] = positive
-            numbers[f"{name}_negative"] = negative
-            numbers[f"{name}_gap"] = positive - negative
+            scores = [term.estimator.scores(*pair, generator=generator) for pair in pairs]
+            kinds = {
+                "positive": torch.cat([each.joint.flatten() for each in scores]),
+                "negative": torch.cat([_negatives(each) for each in scores]),
+            }
+            for kind, values in kinds.items():
+                numbers[f"{name}_{kind}"] = values.mean()
+                ordered = values.sort().values  # torch.quantile refuses more than 2^24
+                for percent in PERCENTILES:
+                    rank = round(percent / 100 * (len(values) - 1))
+                    numbers[f"{name}_{kind}_p{percent:02}"] = ordered[rank]
+            numbers[f"{name}_gap"] = numbers[f"{name}_positive"] - numbers[f"{name}_negative"]
     if isinstance(model.prior, AdversarialPrior):
         numbers["discriminator_accuracy"] = model.prior.accuracy(z, generator=generator)
     return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
@@ -139,9 +158,30 @@ def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
     return sentences
 
 
-def _means(scores: PairScores) -> Float[Tensor, "2"]:
-    """Mean score of the pairs and of the valid negatives."""
-    product = scores.product
-    valid = torch.ones_like(product) if scores.mask is None else scores.mask.expand_as(product)
-    negative = torch.where(valid.bool(), product, 0).sum() / valid.sum()
-    return torch.stack([scores.joint.mean(), negative])
+def health_line(numbers: Mapping[str, float | int]) -> str:
+    """The numbers of an epoch that have a healthy range, each with it.
+
+    Example:
+        >>> health_line({"epoch": 3, "active_units": 0.9, "local_gap": 0.01})
+        'active_units 0.9 (from 0.1 on), local_gap 0.01 (from 0.05 on)'
+    """
+    shown = [name for name in RANGES if name in numbers]
+    return ", ".join(f"{name} {numbers[name]:.3g} ({RANGES[name]})" for name in shown)
+
+
+def health_table(numbers: Mapping[str, float | int]) -> str:
+    """The same in Markdown, with what is the matter outside."""
+    found = alarms(numbers)
+    lines = ["| number | value | healthy | |", "|---|---:|---:|---|"]
+    for name, expected in RANGES.items():
+        if name in numbers:
+            verdict = found.get(name, ": yes").split(": ", 1)[1]
+            lines.append(f"| {name} | {numbers[name]:.3g} | {expected} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _negatives(scores: PairScores) -> Float[Tensor, " n"]:
+    """Scores of all valid negatives."""
+    if scores.mask is None:
+        return scores.product.flatten()
+    return scores.product[scores.mask.expand_as(scores.product)]

@@ -1,7 +1,6 @@
 """Train Deep InfoMax: `python -m dim.train`, one visible loop."""
 
 import argparse
-import csv
 import dataclasses
 import functools
 import math
@@ -22,12 +21,12 @@ from tqdm import tqdm
 from dim.board import board, require_tensorboard
 from dim.capture import capture
 from dim.checkpoint import (
-    METRICS,
     STATE,
     RunError,
     TrainingState,
     begun,
     fingerprint,
+    load_metrics,
     load_state,
     open_run,
     save_run,
@@ -40,7 +39,7 @@ from dim.data import ImageData
 from dim.decoder import draw_classes, draw_reconstructions
 from dim.encoder import Features
 from dim.evaluate import probe_table, write_report
-from dim.health import alarms, measure
+from dim.health import PERCENTILES, alarms, health_line, measure
 from dim.measures import codes_of
 from dim.model import DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
@@ -313,7 +312,9 @@ def train(
             health = measure(training.model, features, labels, views=config.views)
             before = alarms(history[-1]) if history else {}
             new = [text for name, text in alarms(health).items() if name not in before]
-            if new and first:
+            if first and (str(epoch).rstrip("0") in {"1", "2", "5"} or epoch == config.epochs):
+                tqdm.write(f"epoch {epoch}: {health_line(health)}", file=sys.stderr)
+            if first and new:
                 tqdm.write(f"epoch {epoch}: {'; '.join(new)}", file=sys.stderr)
             speed = {"images_per_second": steps * config.batch_size / seconds}
             history.append({"epoch": epoch, **means, **health, **speed})
@@ -466,20 +467,30 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
 
 
 def draw_curves(run: Path) -> None:
-    """Draw the losses of `metrics.csv` over the epochs into `curves.png`."""
+    """Draw the losses of `metrics.csv` over the epochs, and the scores, into `curves.png`."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with (run / METRICS).open() as file:
-        rows = list(csv.DictReader(file))
-    epochs = [int(row["epoch"]) for row in rows]
-    curves = {name: [float(row[name]) for row in rows] for name in LOSSES}
-    drawn = {name: values for name, values in curves.items() if any(values)}  # others: left out
-    figure = Figure(figsize=(2.9 * len(drawn), 2.8), layout="constrained")
-    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for axes, (name, values) in zip(panels, drawn.items(), strict=True):
-        axes.plot(epochs, values, marker=".")
-        axes.set(title=f"{name} loss", xlabel="epoch", ylabel="nats")
+    rows = load_metrics(run)
+    numbers = {name: [row[name] for row in rows] for name in rows[-1]}
+    epochs = numbers["epoch"]
+    losses = [name for name in LOSSES if any(numbers[name])]  # the others are left out
+    terms = [name for name in ("global", "local", "locations") if f"{name}_negative_p50" in numbers]
+    count = len(losses) + len(terms)
+    figure = Figure(figsize=(2.9 * count, 2.8), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axes, name in zip(panels, losses, strict=False):
+        axes.plot(epochs, numbers[name], marker=".")
+        axes.set(title=f"{name} loss", ylabel="nats")
+    for axes, name in zip(panels[len(losses) :], terms, strict=True):
+        for kind, colour in (("positive", "tab:blue"), ("negative", "tab:orange")):
+            low, *_, high = (numbers[f"{name}_{kind}_p{percent:02}"] for percent in PERCENTILES)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.25, label=f"{kind}, 5-95 %")
+            axes.plot(epochs, numbers[f"{name}_{kind}_p50"], color=colour, marker=".")
+        axes.set(title=f"{name} scores")
+        axes.legend(fontsize=7)
+    for axes in panels:
+        axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     draw = functools.partial(figure.savefig, dpi=120, format="png")

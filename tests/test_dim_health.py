@@ -4,13 +4,14 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from dim import PRESETS, AdversarialPrior, ImageData, build_model, load_data, train
-from dim.health import RANGES, alarms, measure
+from dim.health import RANGES, alarms, health_table, measure
 
 CPU = torch.device("cpu")
 SMALL = dataclasses.replace(PRESETS["default"], head_units=8, batch_size=8, epochs=3)
@@ -67,8 +68,11 @@ def test_the_scores_are_those_of_pairs_and_of_valid_negatives(negatives):
         [torch.stack([critic(z[i].expand(16, -1), places[j]) for j in range(8)]) for i in range(8)]
     )
     pairs = torch.eye(8, dtype=torch.bool)
-    assert numbers["local_positive"] == pytest.approx(scores[pairs].mean().item(), abs=1e-5)
-    assert numbers["local_negative"] == pytest.approx(scores[~pairs].mean().item(), abs=1e-5)
+    for kind, of_kind in (("positive", scores[pairs]), ("negative", scores[~pairs])):
+        assert numbers[f"local_{kind}"] == pytest.approx(of_kind.mean().item(), abs=1e-5)
+        for percent in (5, 25, 50, 75, 95):
+            expected = np.percentile(of_kind.detach().numpy(), percent, method="nearest")
+            assert numbers[f"local_{kind}_p{percent:02}"] == pytest.approx(expected, abs=1e-5)
     gap = numbers["local_positive"] - numbers["local_negative"]
     assert numbers["local_gap"] == pytest.approx(gap, abs=1e-6)
     assert "global_gap" in numbers
@@ -128,6 +132,25 @@ def test_each_alarm_sounds_outside_its_range_and_not_within(name):
             assert meaning in alarms({name: number})[name]
     assert "is not a number" in alarms({name: math.nan})[name]
     assert not alarms({"epoch": 1, "images_per_second": 0.0})
+
+
+def test_the_table_has_a_line_for_each_range_and_says_what_is_outside():
+    numbers = {"epoch": 3, "z_unit_std": 0.01, "local_gap": 2.5, "local_positive_p95": 99.0}
+    _, _, *lines = health_table(numbers).splitlines()
+    assert lines == [
+        "| z_unit_std | 0.01 | from 0.1 on | all codes point the same way: collapse of direction |",
+        "| local_gap | 2.5 | from 0.05 on | yes |",
+        "| local_positive_p95 | 99 | -88 to 88 | scores saturate, and overflow in exp; lower "
+        "--learning-rate |",
+    ]
+
+
+def test_health_is_printed_ever_less_often_and_at_the_end(tmp_path, capsys):
+    data = ImageData("noise", images(16), None, images(16), None, None)
+    config = dataclasses.replace(SMALL, alpha=0.0, delta=0.0, epochs=6)
+    train.train(config, data, tmp_path / "run", device=CPU)
+    printed = re.findall(r"epoch (\d+): z_mean_std .*local_gap", capsys.readouterr().err)
+    assert printed == ["1", "2", "5", "6"]
 
 
 class Middle(nn.Module):
