@@ -40,11 +40,9 @@ class Range(NamedTuple):
 
         Example:
             >>> print(Range(0.35, 0.99), Range(1.0, math.inf), sep=", ")
-            0.35 to 0.99, from 1 on
+            0.35 to 0.99, ≥ 1
         """
-        return (
-            f"from {self.low:g} on" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
-        )
+        return f"≥ {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
 
 
 _OVERFLOW = "scores saturate, and overflow in exp; lower --learning-rate"
@@ -159,18 +157,18 @@ def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
 
 
 def health_line(numbers: Mapping[str, float | int]) -> str:
-    """The numbers of an epoch that have a healthy range, each with it.
+    """The numbers of an epoch that have a healthy range, each with it, but for single scores.
 
     Example:
         >>> health_line({"epoch": 3, "active_units": 0.9, "local_gap": 0.01})
-        'active_units 0.9 (from 0.1 on), local_gap 0.01 (from 0.05 on)'
+        'active_units 0.9 (≥ 0.1), local_gap 0.01 (≥ 0.05)'
     """
-    shown = [name for name in RANGES if name in numbers]
+    shown = [name for name in RANGES if name in numbers and RANGES[name] is not _SCORE]
     return ", ".join(f"{name} {numbers[name]:.3g} ({RANGES[name]})" for name in shown)
 
 
 def health_table(numbers: Mapping[str, float | int]) -> str:
-    """The same in Markdown, with what is the matter outside."""
+    """All that have one, in Markdown, with what is the matter outside."""
     found = alarms(numbers)
     lines = ["| number | value | healthy | |", "|---|---:|---:|---|"]
     for name, expected in RANGES.items():

@@ -477,8 +477,13 @@ def draw_curves(run: Path) -> None:
     losses = [name for name in LOSSES if any(numbers[name])]  # the others are left out
     terms = [name for name in ("global", "local", "locations") if f"{name}_negative_p50" in numbers]
     count = len(losses) + len(terms)
-    figure = Figure(figsize=(2.9 * count, 2.8), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False)[0]
+    columns = min(count, 4)
+    lines = math.ceil(count / columns)
+    figure = Figure(figsize=(2.9 * columns, 2.8 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in panels[count:]:
+        axes.remove()
+    panels = panels[:count]
     for axes, name in zip(panels, losses, strict=False):
         axes.plot(epochs, numbers[name], marker=".")
         axes.set(title=f"{name} loss", ylabel="nats")

@@ -138,8 +138,8 @@ def test_the_table_has_a_line_for_each_range_and_says_what_is_outside():
     numbers = {"epoch": 3, "z_unit_std": 0.01, "local_gap": 2.5, "local_positive_p95": 99.0}
     _, _, *lines = health_table(numbers).splitlines()
     assert lines == [
-        "| z_unit_std | 0.01 | from 0.1 on | all codes point the same way: collapse of direction |",
-        "| local_gap | 2.5 | from 0.05 on | yes |",
+        "| z_unit_std | 0.01 | ≥ 0.1 | all codes point the same way: collapse of direction |",
+        "| local_gap | 2.5 | ≥ 0.05 | yes |",
         "| local_positive_p95 | 99 | -88 to 88 | scores saturate, and overflow in exp; lower "
         "--learning-rate |",
     ]

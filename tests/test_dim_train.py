@@ -161,8 +161,8 @@ def test_the_locations_term_is_in_the_metrics_and_the_curves(npz, tmp_path):
         assert bool(float(row["locations"])) == bool(kappa)
         assert ("locations_gap" in row) == bool(kappa)
         assert load_config(run).coarseness == 2
-        drawn.append(matplotlib.image.imread(run / "curves.png").shape[1])
-    assert drawn[0] < drawn[1]
+        drawn.append(matplotlib.image.imread(run / "curves.png").shape[0])
+    assert drawn[0] < drawn[1]  # 7 panels; 9 take another line
 
 
 def test_evaluate_and_neighbours_redo_their_part(npz, tmp_path, capsys):
