@@ -263,10 +263,12 @@ def run(
     assert state is not None
     speeds = [row["images_per_second"] for row in state.history]
     speed = statistics.median(speeds) if speeds else math.inf
+    seen_in_epoch = len(data.x_train) // config.batch_size * config.batch_size
     return {
         "data": data.name,
         "minutes": round(config.epochs * len(data.x_train) / speed / 60, 2),
         "images_per_second": round(speed) if speeds else None,
+        "seconds_of_epochs": round(sum(seen_in_epoch / each for each in speeds), 1),  # all sittings
         "seconds_here": round(trained - start, 1),
         "seconds_of_probes": round(time.perf_counter() - trained, 1),
         "graph": graph,

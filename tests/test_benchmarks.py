@@ -180,6 +180,8 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
     assert [row["run"] for row in rows] == ["default", "vae"]
     assert {(row["source"], row["precision"]) for row in rows} == {("digits", "auto")}
     assert rows[0]["command"].startswith("python benchmarks/presets.py --data digits --runs vae")
+    for row in rows:
+        assert 0 < row["seconds_of_epochs"] <= row["seconds_here"]
     assert {probe["layer"] for probe in rows[0]["probes"]} == {"z_mean", "hidden", "conv"}
 
 
