@@ -109,9 +109,8 @@ def test_several_processes_have_the_losses_and_gradients_of_one(tmp_path, world)
             alone = one_step(config)
             for part, expected in alone.items():
                 error = (results[name][part] - expected).norm()
-                # A loss near 0 is a difference; so is the gradient of a bias before batch norm.
-                least = 0.1 if part.startswith("loss") else 1e-2
-                assert error <= 1e-5 * max(expected.norm(), least), (name, part)
+                # What is 0 but for rounding, as a bias whose shift cancels, has no digits to compare.
+                assert error <= 1e-5 * max(expected.norm(), 0.1), (name, part)
     run = tmp_path / "run"
     assert [row["epoch"] for row in load_state(run).history] == [1, 2]
     assert len((run / METRICS).read_text().splitlines()) == 3
