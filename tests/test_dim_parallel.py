@@ -109,7 +109,7 @@ def test_several_processes_have_the_losses_and_gradients_of_one(tmp_path, world)
             alone = one_step(config)
             for part, expected in alone.items():
                 error = (results[name][part] - expected).norm()
-                # What is 0 but for rounding, as a bias whose shift cancels, has no digits to compare.
+                # What is 0 but for rounding, as a bias whose shift cancels, has no digits left.
                 assert error <= 1e-5 * max(expected.norm(), 0.1), (name, part)
     run = tmp_path / "run"
     assert [row["epoch"] for row in load_state(run).history] == [1, 2]
