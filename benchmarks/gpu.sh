@@ -21,7 +21,7 @@ stage() {
   case $1 in
     correct) "$python" -m pytest -q tests/test_dim_capture.py tests/test_dim_train.py ;;
     local-jsd) presets paper-local-jsd ;;
-    speed) "$python" benchmarks/speed.py --data "$data" --out "$results" --steps 200 --epochs 10 ;;
+    speed) "$python" benchmarks/speed.py --data "$data" --out "$results" --steps 200 --epochs 10 --compile ;;
     local-infonce) presets paper-local-infonce ;;
     su-kl) presets "su-kl*" --neighbours ;;
     default) presets "default*" fast ;;

@@ -58,6 +58,8 @@ class Options:
     """Steps in a turn."""
     epochs: int = 0
     """Also train each variant from scratch for so many, with nearest neighbours after each."""
+    compile: bool = False
+    """Also let torch.compile make the model's kernels; takes minutes before the first step."""
     device: Device = "auto"
     """Where to compute."""
     out: Path | None = None
@@ -162,12 +164,20 @@ class Port:
 
 
 class Ours:
-    """`dim.train`'s own step, eager or replayed."""
+    """`dim.train`'s own step, eager, replayed, or of a compiled model."""
 
     def __init__(
-        self, config: TrainConfig, data: ImageData, device: torch.device, *, graph: bool
+        self,
+        config: TrainConfig,
+        data: ImageData,
+        device: torch.device,
+        *,
+        graph: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.training = Training(config, data, device)
+        if compiled:
+            self.training.shared.compile()
         self.encoder, self.steps = self.training.model.encoder, self.training.steps
         self.step: Callable[[Tensor], object] = self.training.step
         if graph:
@@ -185,17 +195,21 @@ class Ours:
                 self.step(next(self.batches))
 
 
-def variants(config: TrainConfig, data: ImageData, device: torch.device) -> dict[str, Variant]:
+def variants(
+    config: TrainConfig, data: ImageData, device: torch.device, *, compiled: bool
+) -> dict[str, Variant]:
     """Each of them, not yet trained."""
     made: dict[str, Variant] = {
         "port": Port(config, data, device),
-        "eager": Ours(config, data, device, graph=False),
+        "eager": Ours(config, data, device),
     }
     if device.type == "cuda":  # where all but the port is bfloat16 as it is
         made["graph"] = Ours(config, data, device, graph=True)
     elif computes_in_bfloat16(device):
-        half = replace(config, precision="bfloat16")
-        made["eager, bfloat16"] = Ours(half, data, device, graph=False)
+        config = replace(config, precision="bfloat16")
+        made["eager, bfloat16"] = Ours(config, data, device)
+    if compiled:
+        made["compiled"] = Ours(config, data, device, compiled=True)
     return made
 
 
@@ -210,7 +224,7 @@ def seconds_of(variant: Variant, steps: int, device: torch.device) -> float:
 
 def measure(config: TrainConfig, data: ImageData, options: Options, device: torch.device) -> Row:
     """Images per second of each variant, turn by turn."""
-    made = variants(config, data, device)
+    made = variants(config, data, device, compiled=options.compile)
     for variant in made.values():
         seconds_of(variant, min(5, options.steps), device)  # libraries choose their kernels
     speeds: Row = {name: [] for name in made}
@@ -289,7 +303,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(speeds))
     curves: dict[str, list[Row]] = {}
     if options.epochs:
-        for name, variant in variants(config, data, device).items():
+        made = variants(config, data, device, compiled=options.compile)
+        for name, variant in made.items():
             curves[name] = curve(variant, data, options.epochs, device)
             last = curves[name][-1]
             print(f"{name}: {last['accuracy']:.1%} after {last['seconds']:,.0f} s")

@@ -364,6 +364,14 @@ def test_the_port_takes_the_steps_of_the_library():
         assert port.step(prepared) == pytest.approx(losses.local.item(), abs=2e-3)
 
 
+def test_only_the_compiled_variant_is_compiled(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.nn.Module, "compile", seen.append)  # which takes minutes
+    config = replace(PRESETS["paper-local-jsd"], head_units=8, batch_size=16)
+    made = speed.variants(config, few(load_data("digits")), torch.device("cpu"), compiled=True)
+    assert seen == [made["compiled"].training.shared]
+
+
 @pytest.mark.slow
 def test_objectives_are_compared_by_the_number_of_their_negatives(tmp_path):
     arguments = ("--data", "digits", "--counts", "1", "63", "--mlp-epochs", "0", "--smoke")
