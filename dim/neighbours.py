@@ -1,9 +1,9 @@
 """What does the encoder find alike? Query images beside their nearest training images.
 
-``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder. Of several runs
-``python -m dim.neighbours RUN RUN ... --out FILE`` draws a panel each, with the same queries: the
-comparison of the blog (Su 2018), whose runs are of the global term, of the local one, and of both.
-``--references`` adds raw pixels and the encoder before training.
+``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder and report.
+Of several runs ``python -m dim.neighbours RUN RUN ... --out FILE`` draws a panel each, with the
+same queries: the comparison of the blog (Su 2018), whose runs are of the global term, of the local
+one, and of both. ``--references`` adds raw pixels and the encoder before training.
 """
 
 import textwrap
@@ -31,6 +31,7 @@ from dim.data import ImageData
 from dim.encoder import Layer
 from dim.extras import require_packages
 from dim.measures import Codes, codes_of, pixels_of
+from dim.page import write_page
 from dim.probes import nearest
 
 QUERIES = 10
@@ -318,7 +319,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs, device = options.runs, resolve_device(options.device)
         of_images = ("data", "image_size", "corrupt", "seed")  # the seed holds test images out
         check_same(runs, of_images, "compare runs on the same images")
-        path = options.out or runs[0] / "neighbours.png"
+        own, text = runs[0] / "neighbours.png", runs[0] / "report.md"
+        path = options.out or own
         if len(runs) > 1 and options.out is None:
             raise RunError(
                 f"out: expected a file for the figure of {len(runs)} runs, received none; pass "
@@ -353,9 +355,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 k=k,
                 layer=layer,
             )
-    for name, share in precision.items():
-        print(f"precision@{options.k}, {name}: {100 * share:.1f} %")
-    print(f"written: {path}")
+        for name, share in precision.items():
+            print(f"precision@{k}, {name}: {100 * share:.1f} %")
+        print(f"written: {path}")
+        if path == own and text.exists():
+            write_page(text)  # it has the figure inside, and that of before
 
 
 if __name__ == "__main__":

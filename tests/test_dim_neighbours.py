@@ -1,11 +1,13 @@
 """The figure: the right images, in their own colours, beside numbers over the whole test set."""
 
+import base64
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 from torch import nn
 
@@ -92,13 +94,18 @@ def test_every_cell_shows_its_image_and_frame(tmp_path, features, data, metric):
             assert frame(picture, row, column) == (SAME if agrees else OTHER)
 
 
-def test_the_figure_follows_the_numbers_of_queries_and_of_neighbours(tmp_path, features, data):
+def test_the_figure_follows_the_numbers_of_queries_and_of_neighbours(
+    tmp_path, features, data, monkeypatch
+):
+    below: list[str] = []
+    monkeypatch.setattr(Axes, "set_xlabel", lambda axes, text, **style: below.append(text))
     test, train = features
     path = tmp_path / "n.png"
     precision = draw_neighbours(test, train, data, path=path, seed=5, queries=4, k=7)
     nearest = torch.cdist(test, train).argsort(1)[:, :7]
     agree = data.y_train[nearest] == data.y_test[:, None]
     assert precision["l2"] == pytest.approx(agree.float().mean().item())
+    assert below[1] == f"precision@7 over all 15 test images: {100 * precision['l2']:.1f} %"
     height, width = np.asarray(Image.open(path)).shape[:2]
     assert height == TOP + 4 * CELL + BOTTOM
     assert width == LEFT + 2 * (8 * CELL + 4 * GAP + BETWEEN)
@@ -303,6 +310,21 @@ def test_the_command_draws_into_the_run(run, data, capsys):
     expected = draw_neighbours(*colours, data, path=run / "twin.png", seed=3)
     assert f"precision@9, cosine: {100 * expected['cosine']:.1f} %" in out
     assert (run / "neighbours.png").read_bytes() == (run / "twin.png").read_bytes()
+
+
+def test_the_page_of_the_report_has_the_new_figure(run, data):
+    (run / "report.md").write_text(
+        "# Report\n\n± what was found\n\n![n](neighbours.png)\n", "utf-8"
+    )
+    for more in ([], ["--seed", "4"], ["--seed", "5", "--out", str(run / "neighbours.png")]):
+        main([str(run), "--device", "cpu", *more])
+        html = (run / "report.html").read_text("utf-8")
+        assert base64.b64encode((run / "neighbours.png").read_bytes()).decode() in html
+        assert "± what was found" in html
+    (run / "report.html").unlink()
+    main([str(run), "--seed", "6", "--out", str(run / "elsewhere.png"), "--device", "cpu"])
+    assert not (run / "report.html").exists()  # the figure in it is as it was
+    assert "± what" in (run / "report.md").read_text("utf-8")
 
 
 def test_the_command_draws_runs_side_by_side(run, data, capsys):
