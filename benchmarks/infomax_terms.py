@@ -23,7 +23,8 @@ from provenance import provenance, results_folder
 from tqdm import tqdm
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
-from dim.evaluate import probe_encoder, probe_pixels, standard_error
+from dim.evaluate import probe_encoder, probe_pixels
+from dim.report import standard_error
 from dim.train import train
 
 Row = dict[str, Any]

@@ -65,8 +65,7 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
         RunError: If the folder holds something and `resume` is off, or a run of another
             configuration, on other images, or of more epochs.
     """
-    if run.exists() and not run.is_dir():
-        raise RunError(f"out: expected a folder, received the file {run}; choose another --out")
+    require_folder(run)
     # A run that was killed while it began leaves no more than half a configuration.
     if not run.exists() or not any(path != _part(run / CONFIG) for path in run.iterdir()):
         run.mkdir(parents=True, exist_ok=True)
@@ -280,6 +279,21 @@ def write_together(files: Mapping[Path, Callable[[Path], Any]]) -> None:
             _part(path).unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for text, in UTF-8.
+
+    Raises:
+        RunError: If the system refuses.
+    """
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def require_folder(path: Path) -> None:
+    """Refuse (RunError) a file where there is to be a folder."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"out: expected a folder, received the file {path}; choose another --out")
+
+
 def _image_size(run: Path, config: TrainConfig) -> int:
     if config.image_size is None:
         raise RunError(f"image_size: expected a number in {run / CONFIG}, received null")
@@ -287,8 +301,7 @@ def _image_size(run: Path, config: TrainConfig) -> int:
 
 
 def _write_config(run: Path, config: TrainConfig) -> None:
-    content = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-    write_atomically(run / CONFIG, lambda path: path.write_text(content))
+    write_text(run / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def _without_weights(run: Path, error: Exception) -> RunError:

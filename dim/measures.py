@@ -49,7 +49,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Codes:
-    """z_mean of all images of a data set, or what is compared with it.
+    """z_mean of all images of a data set, or another layer or what is compared with it.
 
     Attributes:
         train: Of the training images.
@@ -60,9 +60,9 @@ class Codes:
     test: Float[Tensor, "M d"]
 
 
-def codes_of(encoder: nn.Module, data: ImageData) -> Codes:
-    """Encode both parts of a data set."""
-    return Codes(encode(encoder, data.x_train), encode(encoder, data.x_test))
+def codes_of(encoder: nn.Module, data: ImageData, layer: Layer = "z_mean") -> Codes:
+    """Encode both parts of a data set, by a layer, which is flattened."""
+    return Codes(*(encode(encoder, x, layer).flatten(1) for x in (data.x_train, data.x_test)))
 
 
 def pixels_of(data: ImageData) -> Codes:

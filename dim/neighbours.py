@@ -1,11 +1,12 @@
 """What does the encoder find alike? Query images beside their nearest training images.
 
-``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder. Of several runs
-``python -m dim.neighbours RUN RUN ... --out FILE`` draws a panel each, with the same queries: the
-comparison of the blog (Su 2018), whose runs are of the global term, of the local one, and of both.
-``--references`` adds raw pixels and the encoder before training.
+``python -m dim.neighbours RUN`` draws ``neighbours.png`` into the run's folder and report.
+Of several runs ``python -m dim.neighbours RUN RUN ... --out FILE`` draws a panel each, with the
+same queries: the comparison of the blog (Su 2018), whose runs are of the global term, of the local
+one, and of both. ``--references`` adds raw pixels and the encoder before training.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,10 @@ from dim.checkpoint import (
 )
 from dim.command import Device, check_same, images_of_run, one_line_refusals, resolve_device
 from dim.data import ImageData
+from dim.encoder import Layer
 from dim.extras import require_packages
 from dim.measures import Codes, codes_of, pixels_of
+from dim.page import write_page
 from dim.probes import nearest
 
 QUERIES = 10
@@ -43,6 +46,9 @@ NAME = 14  # letters of a class that fit into LEFT
 # In pixels of the file. An image is enlarged by a whole factor, so that its own stay square.
 IMAGE, FRAME, GAP = 96, 5, 3
 LEFT, BETWEEN, TOP, BOTTOM = 200, 50, 50, 100
+LARGEST = 2**16  # which matplotlib does not draw any more
+TEXT = 560  # least width of a panel, for what is written above and below it
+LETTER, LINE = 12, 30  # of the caption: width, on the safe side, and height
 
 
 def draw_neighbours(
@@ -52,47 +58,71 @@ def draw_neighbours(
     *,
     path: Path,
     seed: int = 0,
+    queries: int = QUERIES,
+    k: int = NEIGHBOURS,
+    layer: Layer = "z_mean",
 ) -> dict[str, float]:
-    """Draw ten test images with their nine nearest training images, by cosine and by L2.
+    """Draw test images with their nearest training images, by cosine and by L2.
 
     Args:
         features_test: Representation of each test image.
         features_train: Representation of each training image.
         data: The images, shown with the pixels they have, and their labels if there are any.
         path: PNG to write.
-        seed: Chooses the ten queries.
+        seed: Chooses the queries.
+        queries: How many test images; all, if there are fewer.
+        k: Neighbours of each.
+        layer: Which the features are of; the caption names any but z_mean.
 
     Returns:
-        Precision@9 by metric, "cosine" and "l2", over *all* test images: the share of the nine
-        nearest training images that are of the query's class. Empty without labels.
+        Precision@k by metric, "cosine" and "l2", over *all* test images: the share of the k nearest
+        training images that are of the query's class. Empty without labels.
+
+    Raises:
+        ValueError: If queries or k is less than 1, k more than there are training images, or the
+            figure too large to be drawn.
     """
+    require_numbers(data, queries, k)
     found = {
-        title: nearest(features_test, features_train, k=NEIGHBOURS, metric=metric)
+        title: nearest(features_test, features_train, k=k, metric=metric)
         for metric, title in TITLES.items()
     }
-    precision = _draw(found, data, "", path, seed)
+    precision = _draw(found, data, "", path, seed, queries, layer)
     return {metric: precision[title] for metric, title in TITLES.items() if title in precision}
 
 
 def draw_side_by_side(
-    codes: Mapping[str, Codes], data: ImageData, *, path: Path, seed: int = 0
+    codes: Mapping[str, Codes],
+    data: ImageData,
+    *,
+    path: Path,
+    seed: int = 0,
+    queries: int = QUERIES,
+    k: int = NEIGHBOURS,
+    layer: Layer = "z_mean",
 ) -> dict[str, float]:
-    """Draw ten test images with their nine nearest training images by cosine, a panel a code.
+    """Draw test images with their nearest training images by cosine, a panel a code.
 
     Args:
         codes: The codes of each encoder, by the title of its panel.
         data: The images, shown with the pixels they have, and their labels if there are any.
         path: PNG to write.
-        seed: Chooses the ten queries.
+        seed: Chooses the queries.
+        queries: How many test images; all, if there are fewer.
+        k: Neighbours of each.
+        layer: Which the codes are of; the caption names any but z_mean.
 
     Returns:
-        Precision@9 by title, as in `draw_neighbours`.
+        Precision@k by title, as in `draw_neighbours`.
+
+    Raises:
+        ValueError: As in `draw_neighbours`.
     """
+    require_numbers(data, queries, k)
     found = {
-        title: nearest(each.test, each.train, k=NEIGHBOURS, metric="cosine")
-        for title, each in codes.items()
+        title: nearest(each.test, each.train, k=k, metric="cosine") for title, each in codes.items()
     }
-    return _draw(found, data, " by cosine similarity", path, seed)
+    return _draw(found, data, " by cosine similarity", path, seed, queries, layer)
 
 
 def draw_runs(
@@ -103,6 +133,9 @@ def draw_runs(
     references: bool = False,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    queries: int = QUERIES,
+    k: int = NEIGHBOURS,
+    layer: Layer = "z_mean",
 ) -> dict[str, float]:
     """`draw_side_by_side` for the encoders of runs.
 
@@ -112,39 +145,61 @@ def draw_runs(
         path: PNG to write.
         references: Whether to begin with raw pixels and the first run's encoder before training.
         device: Where to compute.
-        seed: Chooses the ten queries.
+        seed: Chooses the queries.
+        queries: How many test images; all, if there are fewer.
+        k: Neighbours of each.
+        layer: By which of an encoder's layers they are found.
 
     Returns:
-        Precision@9 by title, as in `draw_neighbours`.
+        Precision@k by title, as in `draw_neighbours`.
 
     Raises:
         RunError: If a folder is no run or has no weights yet.
+        ValueError: As in `draw_neighbours`.
     """
+    require_numbers(data, queries, k)
     encoders = {title: load_encoder(run) for title, run in runs.items()}
     codes: dict[str, Codes] = {}
     if references:
         codes["raw pixels"] = pixels_of(data)
         encoders = {"untrained": untrained_encoder(next(iter(runs.values()))), **encoders}
-    codes |= {title: codes_of(encoder.to(device), data) for title, encoder in encoders.items()}
-    return draw_side_by_side(codes, data, path=path, seed=seed)
+    codes |= {
+        title: codes_of(encoder.to(device), data, layer) for title, encoder in encoders.items()
+    }
+    return draw_side_by_side(codes, data, path=path, seed=seed, queries=queries, k=k, layer=layer)
+
+
+def require_numbers(data: ImageData, queries: int, k: int) -> None:
+    """Refuse (ValueError) numbers that cannot be drawn, before anything is encoded."""
+    if queries < 1:
+        raise ValueError(f"queries: expected at least 1, received {queries}; ask for one")
+    if not 1 <= k <= len(data.x_train):
+        raise ValueError(
+            f"k: expected 1 to {len(data.x_train)}, the number of training images, received {k}; "
+            f"choose one of these"
+        )
 
 
 def _draw(
-    ranked: Mapping[str, Int64[Tensor, "M 9"]],
+    ranked: Mapping[str, Int64[Tensor, "M k"]],
     data: ImageData,
     how: str,
     path: Path,
     seed: int,
+    count: int,
+    layer: Layer,
 ) -> dict[str, float]:
     """Draw a panel of each title, by the numbers of the nearest training images."""
     require_packages("matplotlib", argument="neighbours", purpose="to draw them")
     from matplotlib.figure import Figure
 
     generator = torch.Generator().manual_seed(seed)
-    queries = torch.randperm(len(data.x_test), generator=generator)[:QUERIES]
+    queries = torch.randperm(len(data.x_test), generator=generator)[:count]
+    k = next(iter(ranked.values())).shape[1]
+    of_layer = "" if layer == "z_mean" else f" (layer: {layer})"
     caption = (
-        f"First column: {len(queries)} random test images. Beside each: its {NEIGHBOURS} nearest "
-        f"training images{how}."
+        f"First column: {len(queries)} random test images. Beside each: its {k} nearest "
+        f"training images{how}{of_layer}."
     )
     panels: dict[str, UInt8[Tensor, "H W 3"]] = {}
     precision: dict[str, float] = {}
@@ -156,14 +211,25 @@ def _draw(
             same = same[queries]
         panels[title] = _panel(data.x_test[queries], data.x_train[found[queries]], same)
 
+    if precision:
+        caption += " Green frame: of the query's class; orange: of another."
     height, width, _ = next(iter(panels.values())).shape
-    total_width, total_height = LEFT + len(panels) * (width + BETWEEN), TOP + height + BOTTOM
+    slot = max(width, TEXT)
+    total_width = LEFT + len(panels) * (slot + BETWEEN)
+    lines = textwrap.wrap(caption, total_width // LETTER)
+    bottom = BOTTOM + LINE * (len(lines) - 1)
+    total_height = TOP + height + bottom
+    if max(total_width, total_height) >= LARGEST:
+        raise ValueError(
+            f"queries, k: expected a figure of less than {LARGEST:,} pixels a side, received "
+            f"{total_width:,}×{total_height:,}; draw fewer"
+        )
     figure = Figure(figsize=(total_width / 100, total_height / 100), dpi=100)
     for column, (title, panel) in enumerate(panels.items()):
-        left = LEFT + column * (width + BETWEEN)
+        left = LEFT + column * (slot + BETWEEN) + (slot - width) // 2
         # Placed to the pixel: any resampling would blur small images.
         axes = figure.add_axes(
-            (left / total_width, BOTTOM / total_height, width / total_width, height / total_height)
+            (left / total_width, bottom / total_height, width / total_width, height / total_height)
         )
         axes.imshow(panel.numpy(), interpolation="nearest")
         axes.set_title(title, fontsize=18)
@@ -172,7 +238,7 @@ def _draw(
         axes.set_yticks([])
         if title in precision:
             axes.set_xlabel(
-                f"precision@{NEIGHBOURS} over all {len(data.x_test):,} test images: "
+                f"precision@{k} over all {len(data.x_test):,} test images: "
                 f"{100 * precision[title]:.1f} %",
                 fontsize=16,
             )
@@ -185,9 +251,7 @@ def _draw(
                 fontsize=16,
             )
             axes.tick_params(left=False)
-    if precision:
-        caption += " Green frame: of the query's class; orange: of another."
-    figure.text(0.5, 0.2 * BOTTOM / total_height, caption, ha="center", fontsize=16)
+    figure.text(0.5, 0.2 * BOTTOM / total_height, "\n".join(lines), ha="center", fontsize=16)
     write_atomically(path, lambda part: figure.savefig(part, format="png"))
     return precision
 
@@ -226,7 +290,7 @@ def _framed(
 
 @dataclass(frozen=True)
 class Options:
-    """Draw test images of a run, or of several, beside their nearest training images, by z_mean."""
+    """Draw test images of a run, or of several, beside their nearest training images."""
 
     runs: tyro.conf.Positional[
         Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
@@ -236,6 +300,14 @@ class Options:
     """PNG to write; by default neighbours.png in the folder of the run, if it is one."""
     references: bool = False
     """Draw beside them what raw pixels find alike, and the first run's encoder before training."""
+    queries: int = QUERIES
+    """How many test images to draw; all, if there are fewer."""
+    k: int = NEIGHBOURS
+    """Nearest training images of each; precision@k is below."""
+    layer: Layer = "z_mean"
+    """By which of the encoder's layers they are found."""
+    seed: int | None = None
+    """Chooses the test images; by default the run's."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
 
@@ -247,13 +319,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs, device = options.runs, resolve_device(options.device)
         of_images = ("data", "image_size", "corrupt", "seed")  # the seed holds test images out
         check_same(runs, of_images, "compare runs on the same images")
-        path = options.out or runs[0] / "neighbours.png"
+        own, text = runs[0] / "neighbours.png", runs[0] / "report.md"
+        path = options.out or own
         if len(runs) > 1 and options.out is None:
             raise RunError(
                 f"out: expected a file for the figure of {len(runs)} runs, received none; pass "
                 f"--out comparison.png"
             )
-        data, seed = images_of_run(runs[0]), load_config(runs[0]).seed
+        data, k, layer = images_of_run(runs[0]), options.k, options.layer
+        require_numbers(data, options.queries, k)
+        seed = load_config(runs[0]).seed if options.seed is None else options.seed
         if len(runs) > 1 or options.references:
             names = [run.name for run in runs]
             titles = names if len(set(names)) == len(names) else map(str, runs)
@@ -264,13 +339,27 @@ def main(argv: Sequence[str] | None = None) -> None:
                 references=options.references,
                 device=device,
                 seed=seed,
+                queries=options.queries,
+                k=k,
+                layer=layer,
             )
         else:
-            code = codes_of(load_encoder(runs[0]).to(device), data)
-            precision = draw_neighbours(code.test, code.train, data, path=path, seed=seed)
-    for name, share in precision.items():
-        print(f"precision@{NEIGHBOURS}, {name}: {100 * share:.1f} %")
-    print(f"written: {path}")
+            code = codes_of(load_encoder(runs[0]).to(device), data, layer)
+            precision = draw_neighbours(
+                code.test,
+                code.train,
+                data,
+                path=path,
+                seed=seed,
+                queries=options.queries,
+                k=k,
+                layer=layer,
+            )
+        for name, share in precision.items():
+            print(f"precision@{k}, {name}: {100 * share:.1f} %")
+        print(f"written: {path}")
+        if path == own and text.exists():
+            write_page(text)  # it has the figure inside, and that of before
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import re
 from html import escape
 from pathlib import Path
 
+from dim.checkpoint import write_text
+
 # Readable on a phone as on paper; tables that are too wide scroll.
 STYLE = """
 body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }
@@ -38,3 +40,14 @@ def page(markdown: str, folder: Path) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n{body}</html>\n"
     )
+
+
+def write_page(report: Path) -> None:
+    """Write a Markdown file as a page beside it: ``report.html`` of ``report.md``.
+
+    Raises:
+        FileNotFoundError: If the file or an image in it is not there.
+        RunError: If the system refuses to write.
+    """
+    text = page(report.read_text(encoding="utf-8"), report.parent)
+    write_text(report.with_suffix(".html"), text)

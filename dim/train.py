@@ -442,8 +442,10 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
         first = rank() == 0
     if not first:
         return
-    page = run / "report.html"
-    if options.resume and page.exists() and page.stat().st_mtime > (run / STATE).stat().st_mtime:
+    # Both: dim.neighbours writes the page anew, of a text that may be older than the last epoch.
+    written = (run / "report.md", run / "report.html")
+    trained = (run / STATE).stat().st_mtime
+    if options.resume and all(p.exists() and p.stat().st_mtime > trained for p in written):
         print((run / "report.md").read_text(encoding="utf-8"))  # dim.evaluate may know more
         print(
             f"{run}: was finished and evaluated before; python -m dim.evaluate {run} does so anew"

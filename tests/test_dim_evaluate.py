@@ -14,15 +14,9 @@ import dim.measures
 from dim import PRESETS
 from dim.data import ImageData
 from dim.encoder import Features, encode
-from dim.evaluate import (
-    Battery,
-    ProbeRow,
-    main,
-    over_runs,
-    probe_table,
-    report,
-)
+from dim.evaluate import Battery, main, probe_table
 from dim.measures import Codes, Measure
+from dim.report import report
 
 
 class TinyEncoder(nn.Module):
@@ -178,20 +172,6 @@ def test_without_labels_the_report_says_so(encoder, data, missing):
     assert "no labels: probes not run" in report(data, rows)
 
 
-def test_several_runs_are_shown_by_mean_and_standard_deviation():
-    tables = [
-        [
-            ProbeRow(layer, "trained", 3, {"linear": of + run}, 9)
-            for layer, of in (("z", 0.1), ("conv", 0.5))
-        ]
-        for run in (0.0, 0.1, 0.2)
-    ]
-    text = over_runs(tables)
-    assert "mean ± standard deviation of 3 runs" in text
-    assert "| z | trained | 3 | 20.0 ± 10.0 |" in text
-    assert "| conv | trained | 3 | 60.0 ± 10.0 |" in text
-
-
 # --- Command line -----------------------------------------------------------------------------
 
 
@@ -229,7 +209,6 @@ def test_the_command_writes_and_prints_the_report(run, capsys):
     measure = {"name": "rate, nats", "value": 1.2345, "note": "a note", "error": None}
     assert probes["measures"] == [measure]
     assert probes["rows"][0]["layer"] == "z"
-    assert "mean ± standard deviation" not in text
 
 
 def test_a_decoder_is_trained_on_request_on_both_codes(run, monkeypatch, encoder, data, capsys):
@@ -285,30 +264,6 @@ def test_known_codes_are_probed_in_place_of_new_ones(encoder, data):
     )
     assert known.accuracy["1-NN"] == 1
     assert of_untrained.accuracy["1-NN"] < 0.8
-
-
-def test_seeds_of_one_experiment_are_evaluated_together(run, capsys):
-    runs = [run / "0", run / "1"]
-    for folder in runs:
-        folder.mkdir()
-    main([*map(str, runs), "--device", "cpu", "--mlp-epochs", "0", "--no-svm"])
-    out = capsys.readouterr().out
-    assert out.count("# Deep InfoMax on brightness") == 2
-    assert "mean ± standard deviation of 2 runs" in out
-    assert all((folder / "probes.json").exists() for folder in runs)
-
-
-def test_runs_that_differ_in_more_than_their_seed_are_refused(run, monkeypatch, capsys):
-    known = dim.evaluate.load_config
-
-    def config(run):
-        return replace(known(run), epochs=9) if run.name == "1" else known(run)
-
-    monkeypatch.setattr(dim.command, "load_config", config)
-    with pytest.raises(SystemExit) as exit:
-        main([str(run / "0"), str(run / "1")])
-    assert exit.value.code == 2
-    assert "epochs: expected 20 in" in capsys.readouterr().err
 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(run, monkeypatch, capsys):

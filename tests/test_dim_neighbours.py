@@ -1,11 +1,13 @@
 """The figure: the right images, in their own colours, beside numbers over the whole test set."""
 
+import base64
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 from torch import nn
 
@@ -21,8 +23,10 @@ from dim.neighbours import (
     GAP,
     IMAGE,
     LEFT,
+    LINE,
     OTHER,
     SAME,
+    TEXT,
     TOP,
     WHITE,
     draw_neighbours,
@@ -51,10 +55,10 @@ def features():
     return tuple(torch.randn(n, 4, generator=generator) for n in (15, 40))
 
 
-def panel(path, metric):
+def panel(path, metric, columns=10, below=BOTTOM):
     """The file's pixels of one panel, by its metric or its number."""
-    picture = np.asarray(Image.open(path).convert("RGB"))[TOP:-BOTTOM]
-    width = 10 * CELL + 4 * GAP
+    picture = np.asarray(Image.open(path).convert("RGB"))[TOP:-below]
+    width = columns * CELL + 4 * GAP
     number = {"cosine": 0, "l2": 1}.get(metric, metric)
     return picture[:, LEFT + number * (width + BETWEEN) :][:, :width]
 
@@ -88,6 +92,85 @@ def test_every_cell_shows_its_image_and_frame(tmp_path, features, data, metric):
             assert centre(picture, row, column) == tuple(data.x_train[found, :, 0, 0].tolist())
             agrees = data.y_train[found] == data.y_test[query]
             assert frame(picture, row, column) == (SAME if agrees else OTHER)
+
+
+def test_the_figure_follows_the_numbers_of_queries_and_of_neighbours(
+    tmp_path, features, data, monkeypatch
+):
+    below: list[str] = []
+    monkeypatch.setattr(Axes, "set_xlabel", lambda axes, text, **style: below.append(text))
+    test, train = features
+    path = tmp_path / "n.png"
+    precision = draw_neighbours(test, train, data, path=path, seed=5, queries=4, k=7)
+    nearest = torch.cdist(test, train).argsort(1)[:, :7]
+    agree = data.y_train[nearest] == data.y_test[:, None]
+    assert precision["l2"] == pytest.approx(agree.float().mean().item())
+    assert below[1] == f"precision@7 over all 15 test images: {100 * precision['l2']:.1f} %"
+    height, width = np.asarray(Image.open(path)).shape[:2]
+    assert height == TOP + 4 * CELL + BOTTOM
+    assert width == LEFT + 2 * (8 * CELL + 4 * GAP + BETWEEN)
+    picture = panel(path, "l2", columns=8)
+    queries = torch.randperm(15, generator=torch.Generator().manual_seed(5))[:4]
+    for row, query in enumerate(queries.tolist()):
+        assert centre(picture, row, 0) == tuple(data.x_test[query, :, 0, 0].tolist())
+        for column, found in enumerate(nearest[query].tolist(), start=1):
+            assert centre(picture, row, column) == tuple(data.x_train[found, :, 0, 0].tolist())
+    codes = {"one": Codes(train, test)}
+    draw_side_by_side(codes, data, path=path, seed=5, queries=4, k=7)
+    alone = tmp_path / "alone.png"
+    draw_neighbours(test, train, data, path=alone, seed=5, queries=4, k=7)
+    np.testing.assert_array_equal(
+        panel(path, 0, columns=8, below=BOTTOM + LINE), panel(alone, "cosine", columns=8)
+    )
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_words_have_room_beside_few_neighbours(tmp_path, features, data, panels):
+    path = tmp_path / "n.png"
+    codes = {
+        f"{number}: a title of some length": Codes(*features[::-1]) for number in range(panels)
+    }
+    draw_side_by_side(codes, data, path=path, queries=1, k=1, layer="feature_map")
+    picture = np.asarray(Image.open(path).convert("L"))
+    edges = [picture[:, :4], picture[:, -4:], picture[:4], picture[-4:]]
+    assert all((edge == 255).all() for edge in edges)
+    between = [LEFT + number * (TEXT + BETWEEN) - BETWEEN // 2 for number in range(1, panels)]
+    assert all((picture[: TOP + CELL + 40, x] == 255).all() for x in between)
+
+
+def test_the_caption_names_a_layer_that_is_not_the_code(tmp_path, features, data):
+    drawn = {}
+    for layer in ("z_mean", "conv", "hidden"):
+        draw_neighbours(*features, data, path=tmp_path / layer, layer=layer)
+        drawn[layer] = np.asarray(Image.open(tmp_path / layer))
+    for layer in ("conv", "hidden"):
+        different = (drawn[layer] != drawn["z_mean"]).any(-1).any(-1)
+        assert different.any()
+        assert not different[:-BOTTOM].any()
+    assert (drawn["conv"] != drawn["hidden"]).any()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"queries": 0}, "queries: expected at least 1, received 0"),
+        ({"k": 0}, "k: expected 1 to 40, the number of training images, received 0"),
+        ({"k": 41}, "k: expected 1 to 40, the number of training images, received 41"),
+    ],
+)
+def test_numbers_that_cannot_be_drawn_are_refused(tmp_path, features, data, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        draw_neighbours(*features, data, path=tmp_path / "n.png", **numbers)
+    with pytest.raises(ValueError, match=message):
+        draw_side_by_side({"one": Codes(*features[::-1])}, data, path=tmp_path / "n.png", **numbers)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_that_is_too_large_to_draw_is_refused(tmp_path, features, data):
+    many = torch.arange(600) % 15
+    data = replace(data, x_test=data.x_test[many], y_test=data.y_test[many])
+    with pytest.raises(ValueError, match="queries, k: expected a figure of less than 65,536 pix"):
+        draw_neighbours(features[0][many], features[1], data, path=tmp_path / "n.png", queries=600)
 
 
 def test_names_of_classes_are_not_cut_by_the_edge(tmp_path, features, data):
@@ -201,7 +284,8 @@ class Colour(nn.Module):
     def forward(self, images):
         colour = self.scale * images[:, :, 0, 0] / 255
         other = torch.ones_like(colour)
-        return Features(*[other[:, :, None, None]] * 2, other, z_mean=colour, z_log_var=other)
+        conv = (colour**2)[:, :, None, None].expand(-1, -1, 2, 2)
+        return Features(conv, conv, other, z_mean=colour, z_log_var=other)
 
 
 @pytest.fixture
@@ -228,6 +312,21 @@ def test_the_command_draws_into_the_run(run, data, capsys):
     assert (run / "neighbours.png").read_bytes() == (run / "twin.png").read_bytes()
 
 
+def test_the_page_of_the_report_has_the_new_figure(run, data):
+    (run / "report.md").write_text(
+        "# Report\n\n± what was found\n\n![n](neighbours.png)\n", "utf-8"
+    )
+    for more in ([], ["--seed", "4"], ["--seed", "5", "--out", str(run / "neighbours.png")]):
+        main([str(run), "--device", "cpu", *more])
+        html = (run / "report.html").read_text("utf-8")
+        assert base64.b64encode((run / "neighbours.png").read_bytes()).decode() in html
+        assert "± what was found" in html
+    (run / "report.html").unlink()
+    main([str(run), "--seed", "6", "--out", str(run / "elsewhere.png"), "--device", "cpu"])
+    assert not (run / "report.html").exists()  # the figure in it is as it was
+    assert "± what" in (run / "report.md").read_text("utf-8")
+
+
 def test_the_command_draws_runs_side_by_side(run, data, capsys):
     out = run / "comparison.png"
     main([str(run / "global"), str(run / "local"), "--out", str(out), "--device", "cpu"])
@@ -238,6 +337,38 @@ def test_the_command_draws_runs_side_by_side(run, data, capsys):
     for name, share in expected.items():
         assert f"precision@9, {name}: {100 * share:.1f} %" in printed
     assert out.read_bytes() == (run / "twin.png").read_bytes()
+
+
+OPTIONS = {"queries": 4, "k": 5, "layer": "conv", "seed": 8}
+
+
+@pytest.mark.parametrize("runs", [["one"], ["global", "local"]])
+def test_the_command_takes_numbers_layer_and_seed(run, data, capsys, runs):
+    flags = [str(part) for name, value in OPTIONS.items() for part in (f"--{name}", value)]
+    out = run / "n.png"
+    main([*(str(run / name) for name in runs), "--out", str(out), "--device", "cpu", *flags])
+    conv = [
+        ((x[:, :, 0, 0] / 255) ** 2).repeat_interleave(4, 1) for x in (data.x_train, data.x_test)
+    ]
+    if len(runs) == 1:
+        expected = draw_neighbours(*conv[::-1], data, path=run / "twin.png", **OPTIONS)
+    else:
+        codes = dict.fromkeys(runs, Codes(*conv))
+        expected = draw_side_by_side(codes, data, path=run / "twin.png", **OPTIONS)
+    printed = capsys.readouterr().out
+    for name, share in expected.items():
+        assert f"precision@5, {name}: {100 * share:.1f} %" in printed
+    assert out.read_bytes() == (run / "twin.png").read_bytes()
+
+
+@pytest.mark.parametrize("flags", [["--queries", "0"], ["--k", "41"]])
+def test_numbers_that_cannot_be_drawn_are_refused_before_encoding(run, capsys, monkeypatch, flags):
+    monkeypatch.setattr(dim.neighbours, "load_encoder", lambda run: pytest.fail("too late"))
+    with pytest.raises(SystemExit) as exit:
+        main([str(run), *flags])
+    assert exit.value.code == 2
+    assert f"received {flags[1]}" in capsys.readouterr().err
+    assert not list(run.iterdir())
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(run, capsys):

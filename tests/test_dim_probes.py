@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import dim.probes
-from dim.evaluate import standard_error
 from dim.probes import (
     PENALTIES,
     fit_linear_probe,
@@ -18,6 +17,7 @@ from dim.probes import (
     nearest,
     squared_hinge,
 )
+from dim.report import standard_error
 
 
 def blobs(n, *, seed, classes=3, dim=5, spread=0.1):

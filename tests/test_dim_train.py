@@ -127,6 +127,12 @@ def test_a_finished_run_keeps_its_report_and_a_longer_one_gets_another(npz, tmp_
     (run / "report.md").write_text(fuller)
     run_main(*arguments(npz, run, "--resume", "--epochs", 3))
     assert (run / "report.md").read_text() != fuller
+    (run / "report.md").write_text(fuller)
+    before = (run / STATE).stat().st_mtime - 1
+    os.utime(run / "report.md", (before, before))  # as if killed before it, and then a new page
+    (run / "report.html").touch()
+    run_main(*arguments(npz, run, "--resume", "--epochs", 3))
+    assert (run / "report.md").read_text() != fuller
 
 
 def test_a_run_knows_the_size_of_its_images_without_being_told(config, npz, tmp_path):
