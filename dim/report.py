@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dim.checkpoint import write_text
+from dim.checkpoint import METRICS, load_metrics, write_text
 from dim.data import ImageData
+from dim.health import health_table
 from dim.measures import Measure
 from dim.page import write_page
 
@@ -87,6 +88,7 @@ def report(
     rows: Sequence[ProbeRow],
     measures: Sequence[Measure] = (),
     *,
+    health: Mapping[str, float] | None = None,
     figures: Sequence[str] = (),
 ) -> str:
     """The probe table and what it was measured on, in Markdown.
@@ -95,6 +97,7 @@ def report(
         data: What the encoder was trained and probed on.
         rows: From `probe_table`; empty without labels.
         measures: From `measures_of`; none are shown without.
+        health: The last row of the metrics of training; none is shown without.
         figures: Image files, relative to the report, to show below the table.
     """
     lines = [f"# Deep InfoMax on {data.name}", "", f"{size_of(data)}.", "", "## Probes", ""]
@@ -113,6 +116,8 @@ def report(
         values = [[m.name, str(m), m.note] for m in measures]
         lines += ["", "## The code", ""]
         lines += table(["measure, on test images", "value", ""], values, "lrl")
+    if health:
+        lines += ["", "## The last batch of training", "", health_table(health)]
     for figure in figures:
         lines += ["", f"![{Path(figure).stem}]({figure})"]
     return "\n".join(lines) + "\n"
@@ -129,7 +134,7 @@ def write_report(
     """Write ``report.md``, the same as a page, and ``probes.json`` into a run's folder.
 
     Those of other images than the run's do not replace its own: ``report-OTHER.md``, and so on.
-    The run's figures are not of them, so they are left out there.
+    The run's figures and health are not of them, so they are left out there.
 
     Returns:
         The report.
@@ -140,7 +145,9 @@ def write_report(
     known = ("neighbours.png", "reconstructions.png", "classes.png", "curves.png")
     figures = [name for name in known if (run / name).exists() and not other]
     of_other = f"-{other}" if other else ""
-    text = report(data, rows, measures, figures=figures)
+    metrics = load_metrics(run) if (run / METRICS).exists() and not other else []
+    health = metrics[-1] if metrics else None
+    text = report(data, rows, measures, health=health, figures=figures)
     found = {
         "data": data.name,
         "protocol": PROTOCOL,

@@ -12,6 +12,7 @@ import dim.command
 import dim.evaluate
 import dim.measures
 from dim import PRESETS
+from dim.checkpoint import METRICS
 from dim.data import ImageData
 from dim.encoder import Features, encode
 from dim.evaluate import Battery, main, probe_table
@@ -303,13 +304,18 @@ def test_other_images_are_read_as_the_run_would_have_read_them(run, monkeypatch,
     assert asked == {"source": "other.npz", "image_size": None, "seed": 3, "corrupt": "refuse"}
 
 
-def test_a_report_of_other_images_leaves_the_runs_own_and_its_figures(run):
+def test_a_report_of_other_images_leaves_the_runs_own_figures_and_health(run):
     (run / "curves.png").write_bytes(b"of the run")
+    (run / METRICS).write_text("epoch,total,z_mean_std,local_gap\n1,0.5,1.5,\n2,0.25,0.001,0.75\n")
     options = ("--device", "cpu", "--no-svm", "--mlp-epochs", "0")
     main([str(run), *options])
     own = {name: (run / name).read_text() for name in ("report.md", "report.html", "probes.json")}
     assert "curves.png" in own["report.md"]
+    collapsed = "| z_mean_std | 0.001 | ≥ 0.01 | the code is the same for all images |"
+    assert f"{collapsed}\n| local_gap | 0.75 | ≥ 0.05 | yes |" in own["report.md"]
     main([str(run), "--data", "elsewhere/other.npz", *options])
     assert own == {name: (run / name).read_text() for name in own}
-    assert ".png" not in (run / "report-other.md").read_text()
+    other = (run / "report-other.md").read_text()
+    assert ".png" not in other
+    assert "z_mean_std" not in other
     assert {"report-other.html", "probes-other.json"} <= {path.name for path in run.iterdir()}
