@@ -104,7 +104,7 @@ def test_dependence_of_correlated_dimensions_is_their_mutual_information():
 
 def test_dependence_beyond_what_so_few_codes_show_is_not_claimed():
     copies = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)).expand(-1, 40)
-    assert 3 < dependence_within(copies[100:], copies[:100], steps=150) < 1.2 * math.log(100)
+    assert dependence_within(copies[100:], copies[:100], steps=250) == math.log(100)
 
 
 def test_dependence_is_the_same_for_the_same_seed_and_leaves_the_global_generator_alone():
