@@ -26,9 +26,11 @@ def whole(rows: list[Row]) -> str:
     """The table of every run on each of the sources, whether there are rows of it or not.
 
     Raises:
-        ValueError: If a run is there twice, or is configured otherwise today.
+        ValueError: If a run is there twice, is configured otherwise today, or has seeds that were
+            probed for different epochs.
     """
     seen = set()
+    probed: dict[tuple[str, str, int], int] = {}
     for row in rows:
         one = row["run"], row["seed"], row["source"], row["epochs"]
         if one in seen or row["config"] != recorded(
@@ -39,9 +41,18 @@ def whole(rows: list[Row]) -> str:
                 "of the file"
             )
         seen.add(one)
+        epochs = row["options"]["mlp_epochs"]
+        expected = probed.setdefault((row["run"], row["source"], row["epochs"]), epochs)
+        if epochs != expected:
+            raise ValueError(
+                f"{one}: expected {expected} mlp_epochs as in its other seeds, received {epochs}; "
+                "probe it again"
+            )
     like = {(row["source"], row["options"]["epochs"]): row for row in rows}.values()
     asked = [(name, row["source"], today(name, row).epochs) for name in RUNS for row in like]
-    return table(rows, asked)
+    return table(
+        rows, list(dict.fromkeys(asked))
+    )  # the untrained are of no epoch, whatever is told
 
 
 def main(path: tyro.conf.Positional[Path], /) -> None:

@@ -15,7 +15,7 @@ def require_tensorboard() -> None:
     require_packages(
         "tensorboard",
         argument="tensorboard",
-        purpose="to write for it",
+        purpose="for its files",
         extra="tensorboard",
         otherwise="leave --tensorboard out",
     )

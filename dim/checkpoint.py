@@ -145,7 +145,7 @@ def load_state(run: Path) -> TrainingState | None:
 
 
 def save_run(run: Path, model: DeepInfoMax, state: TrainingState, images: str) -> None:
-    """Write weights, metrics and training state; if one cannot be written, all stay as they were.
+    """Write weights, metrics and training state; where there is no room, all stay as they were.
 
     The weights say by `fingerprint` which images they were trained on.
 
@@ -258,7 +258,8 @@ def write_together(files: Mapping[Path, Callable[[Path], Any]]) -> None:
     """`write_atomically` for several files, which take their places when all have been written.
 
     Raises:
-        RunError: If the system refuses, as on a full disk; what was there before still is.
+        RunError: If the system refuses. On a full disk all that was there before still is; if it
+            refuses one its place, those before it have theirs.
     """
     try:
         for path, write in files.items():

@@ -45,8 +45,8 @@ class Range(NamedTuple):
         return f"≥ {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
 
 
-_OVERFLOW = "scores saturate, and overflow in exp; lower --learning-rate"
-_SCORE = Range(-88.0, 88.0, _OVERFLOW, _OVERFLOW)  # exp(88.7) is the largest float32
+_SATURATE = "scores saturate, and where they are exponentiated overflow; lower --learning-rate"
+_SCORE = Range(-88.0, 88.0, _SATURATE, _SATURATE)  # exp(88.7) is the largest float32
 _GAP = Range(0.05, math.inf, "the critic does not tell pairs of one image from others")
 
 RANGES = {
@@ -60,12 +60,7 @@ RANGES = {
     ),
 }
 for _term in ("global", "local", "locations"):
-    RANGES[f"{_term}_gap"] = _GAP
-    for _kind in ("positive", "negative"):
-        RANGES |= {
-            f"{_term}_{_kind}_p{percent:02}": _SCORE
-            for percent in (PERCENTILES[0], PERCENTILES[-1])
-        }
+    RANGES |= {f"{_term}_positive": _SCORE, f"{_term}_negative": _SCORE, f"{_term}_gap": _GAP}
 
 
 def active_units(z_mean: Float[Tensor, "N d"]) -> Float[Tensor, ""]:
@@ -137,6 +132,16 @@ def measure(
     return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))
 
 
+def outside(name: str, number: float) -> tuple[str, str] | None:
+    """By how much a number is outside its range and what that means, or None."""
+    low, high, below, above = RANGES[name]
+    if not math.isfinite(number):
+        return "is not finite", "a value before it overflowed"
+    if number < low:
+        return f"{number:.3g} below {low:g}", below
+    return (f"{number:.3g} above {high:g}", above) if number > high else None
+
+
 def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
     """What is outside its range, and what that means, by name; other names pass.
 
@@ -144,20 +149,12 @@ def alarms(numbers: Mapping[str, float | int]) -> dict[str, str]:
         >>> alarms({"z_mean_std": 0.001, "active_units": 0.9})
         {'z_mean_std': 'z_mean_std 0.001 below 0.01: the code is the same for all images'}
     """
-    sentences = {}
-    for name, (low, high, below, above) in RANGES.items():
-        number = numbers.get(name, low)
-        if math.isnan(number):
-            sentences[name] = f"{name} is not a number: a value before it overflowed"
-        elif number < low:
-            sentences[name] = f"{name} {number:.3g} below {low:g}: {below}"
-        elif number > high:
-            sentences[name] = f"{name} {number:.3g} above {high:g}: {above}"
-    return sentences
+    found = {name: outside(name, numbers[name]) for name in RANGES if name in numbers}
+    return {name: f"{name} {': '.join(what)}" for name, what in found.items() if what}
 
 
 def health_line(numbers: Mapping[str, float | int]) -> str:
-    """The numbers of an epoch that have a healthy range, each with it, but for single scores.
+    """The numbers of an epoch that have a healthy range, each with it, but for the scores.
 
     Example:
         >>> health_line({"epoch": 3, "active_units": 0.9, "local_gap": 0.01})
@@ -169,12 +166,11 @@ def health_line(numbers: Mapping[str, float | int]) -> str:
 
 def health_table(numbers: Mapping[str, float | int]) -> str:
     """All that have one, in Markdown, with what is the matter outside."""
-    found = alarms(numbers)
     lines = ["| number | value | healthy | |", "|---|---:|---:|---|"]
     for name, expected in RANGES.items():
         if name in numbers:
-            verdict = found.get(name, ": yes").split(": ", 1)[1]
-            lines.append(f"| {name} | {numbers[name]:.3g} | {expected} | {verdict} |")
+            _, meaning = outside(name, numbers[name]) or ("", "yes")
+            lines.append(f"| {name} | {numbers[name]:.3g} | {expected} | {meaning} |")
     return "\n".join(lines)
 
 

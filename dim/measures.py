@@ -117,7 +117,9 @@ def against_prior(prior: Prior, z: Float[Tensor, "M d"], name: str) -> list[Meas
     if (law := prior.law) is None:
         return []
     seen = prior.seen(z)
-    code = name if seen is z else f"sigmoid({name})"
+    code, dimensions = prior.seen_as.format(name), z.shape[1]
+    # As far as the furthest of so many dimensions is to be expected, by Massart's bound.
+    chance = math.sqrt(math.log(2 * dimensions) / (2 * len(z)))
     means = seen.mean(0)
     furthest = means[(means - law.mean).abs().argmax()]
     distances = [
@@ -128,7 +130,7 @@ def against_prior(prior: Prior, z: Float[Tensor, "M d"], name: str) -> list[Meas
         Measure(
             f"mean of {code}, of the dimension furthest off",
             furthest.item(),
-            f"{law.mean:.3g} under the prior, {law}",
+            f"{law.mean:.3g} under the prior, {type(law).__name__.lower()}",
         ),
         Measure(
             f"sd of {code}, mean over dimensions",
@@ -138,7 +140,7 @@ def against_prior(prior: Prior, z: Float[Tensor, "M d"], name: str) -> list[Meas
         Measure(
             f"distance of {code} from the prior, of the dimension furthest off",
             max(distances),
-            "0: as the prior is; at most 1 (Kolmogorov-Smirnov)",
+            f"about {chance:.2g} for draws of the prior; at most 1 (Kolmogorov-Smirnov)",
         ),
     ]
     if isinstance(prior, AdversarialPrior):

@@ -119,9 +119,7 @@ def draw_side_by_side(
         ValueError: As in `draw_neighbours`.
     """
     require_numbers(data, queries, k)
-    found = {
-        title: nearest(each.test, each.train, k=k, metric="cosine") for title, each in codes.items()
-    }
+    found = {title: _by_cosine(each, k) for title, each in codes.items()}
     return _draw(found, data, " by cosine similarity", path, seed, queries, layer)
 
 
@@ -159,14 +157,17 @@ def draw_runs(
     """
     require_numbers(data, queries, k)
     encoders = {title: load_encoder(run) for title, run in runs.items()}
-    codes: dict[str, Codes] = {}
+    found = {}
     if references:
-        codes["raw pixels"] = pixels_of(data)
+        found["raw pixels"] = _by_cosine(pixels_of(data), k)
         encoders = {"untrained": untrained_encoder(next(iter(runs.values()))), **encoders}
-    codes |= {
-        title: codes_of(encoder.to(device), data, layer) for title, encoder in encoders.items()
-    }
-    return draw_side_by_side(codes, data, path=path, seed=seed, queries=queries, k=k, layer=layer)
+    for title, encoder in encoders.items():  # codes of one at a time: maps of all are large
+        found[title] = _by_cosine(codes_of(encoder.to(device), data, layer), k)
+    return _draw(found, data, " by cosine similarity", path, seed, queries, layer)
+
+
+def _by_cosine(codes: Codes, k: int) -> Int64[Tensor, "M k"]:
+    return nearest(codes.test, codes.train, k=k, metric="cosine")
 
 
 def require_numbers(data: ImageData, queries: int, k: int) -> None:
@@ -358,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, share in precision.items():
             print(f"precision@{k}, {name}: {100 * share:.1f} %")
         print(f"written: {path}")
-        if path == own and text.exists():
+        if path.resolve() == own.resolve() and text.exists():
             write_page(text)  # it has the figure inside, and that of before
 
 

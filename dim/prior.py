@@ -19,9 +19,11 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         law: What each dimension of `seen(z)` should be distributed like, if that is one law.
+        seen_as: What `seen` makes of z, in words.
     """
 
     law: Distribution | None = None
+    seen_as = "{}"
 
     def seen(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
         """The code as `law` is about it."""
@@ -134,6 +136,7 @@ class AdversarialPrior(Prior):
     """
 
     law = Uniform(0.0, 1.0)
+    seen_as = "sigmoid({})"
 
     def __init__(self, z_dim: int, widths: tuple[int, ...] = (1000, 200)) -> None:
         super().__init__()

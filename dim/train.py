@@ -476,7 +476,7 @@ def draw_curves(run: Path) -> None:
     rows = load_metrics(run)
     numbers = {name: [row[name] for row in rows] for name in rows[-1]}
     epochs = numbers["epoch"]
-    losses = [name for name in LOSSES if any(numbers[name])]  # the others are left out
+    losses = [name for name in LOSSES if any(v > 0 or v < 0 for v in numbers[name])]  # not 0 or NaN
     terms = [name for name in ("global", "local", "locations") if f"{name}_negative_p50" in numbers]
     count = len(losses) + len(terms)
     columns = min(count, 4)

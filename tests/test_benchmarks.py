@@ -206,6 +206,20 @@ def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path
     assert "expected one row of today's configuration" in done.stderr
 
 
+def test_a_table_is_not_made_of_seeds_that_were_probed_differently(tmp_path):
+    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    one = next(row for row in rows if row["seed"] == 1)
+    same = ("run", "source", "epochs")
+    other = next(r for r in rows if r["seed"] == 0 and all(r[n] == one[n] for n in same))
+    path = tmp_path / "presets.json"
+    for more, code in ((0, 0), (1, 2)):
+        probed = other["options"] | {"mlp_epochs": other["options"]["mlp_epochs"] + more}
+        path.write_text(json.dumps({"rows": [one, other | {"options": probed}]}))
+        done = run(str(path), cwd=tmp_path, script="presets_table.py")
+        assert done.returncode == code, done.stderr
+    assert "expected 100 mlp_epochs as in its other seeds, received 101" in done.stderr
+
+
 @pytest.mark.slow
 def test_presets_are_drawn_beside_pixels_and_no_training(tmp_path):
     """Of those that are asked for, those that are done."""

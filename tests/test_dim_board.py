@@ -85,7 +85,5 @@ def test_without_the_package_training_does_not_begin(tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit) as stop:
         train.main(["--data", "digits", "--out", str(run), "--device", "cpu", "--tensorboard"])
     assert stop.value.code == 2
-    assert (
-        "tensorboard: expected tensorboard to write for it, received no" in capsys.readouterr().err
-    )
+    assert "tensorboard: expected tensorboard for its files, received no" in capsys.readouterr().err
     assert not run.exists()
