@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from dim.checkpoint import RunError, write_text
 from dim.config import PRESETS, TrainConfig
@@ -90,7 +91,54 @@ def write_comparison(folder: Path, runs: Sequence[Evaluated], *, other: str = ""
         groups.setdefault(run.group, []).append(run)
     joint, measured = _joint_rows(runs), _joint_measures(groups)
     text = "\n".join([*_heading(groups), *_probes(joint), *_code(measured, groups)]) + "\n"
-    found = {
+    content = json.dumps(_content(runs, groups, joint, measured), indent=2) + "\n"
+    path = folder / (f"comparison-{other}.md" if other else "comparison.md")
+    write_text(path.with_suffix(".json"), content)
+    write_text(path, text)
+    write_page(path)
+    return path
+
+
+Key = tuple[str, str, str]  # the run's name in the table, representation, encoder
+
+
+def _joint_rows(runs: Sequence[Evaluated]) -> dict[Key, list[ProbeRow]]:
+    """What each line of the table is a mean of: no untrained encoder and no images twice."""
+    found: dict[Key, dict[Hashable, ProbeRow]] = {}
+    for encoder in ("trained", "untrained", "none"):
+        for run in runs:
+            config, once = run.config, (run.config.seed, run.fingerprint)
+            line, one = {
+                "trained": (run.group, once),
+                "untrained": (f"{config.encoder}, z_dim={config.z_dim}", once),
+                "none": ("", run.fingerprint),
+            }[encoder]
+            for row in run.rows:
+                if row.encoder == encoder:
+                    found.setdefault((line, row.layer, encoder), {})[one] = row
+    return {key: list(rows.values()) for key, rows in found.items()}
+
+
+def _joint_measures(
+    groups: dict[str, list[Evaluated]],
+) -> dict[str, dict[str, list[Measure]]]:
+    """The values of all seeds, by measure and group; not all apply to each."""
+    found: dict[str, dict[str, list[Measure]]] = {}
+    for group, members in groups.items():
+        for each in members:
+            for measure in each.measures:
+                found.setdefault(measure.name, {}).setdefault(group, []).append(measure)
+    return found
+
+
+def _content(
+    runs: Sequence[Evaluated],
+    groups: dict[str, list[Evaluated]],
+    joint: dict[Key, list[ProbeRow]],
+    measured: dict[str, dict[str, list[Measure]]],
+) -> dict[str, Any]:
+    """The JSON: all of each run, and what the tables make of it."""
+    return {
         "protocol": PROTOCOL,
         "groups": [
             {
@@ -132,43 +180,6 @@ def write_comparison(folder: Path, runs: Sequence[Evaluated], *, other: str = ""
             for each in runs
         ],
     }
-    path = folder / (f"comparison-{other}.md" if other else "comparison.md")
-    write_text(path.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
-    write_text(path, text)
-    write_page(path)
-    return path
-
-
-Key = tuple[str, str, str]  # the run's name in the table, representation, encoder
-
-
-def _joint_rows(runs: Sequence[Evaluated]) -> dict[Key, list[ProbeRow]]:
-    """What each line of the table is a mean of: no untrained encoder and no images twice."""
-    found: dict[Key, dict[Hashable, ProbeRow]] = {}
-    for encoder in ("trained", "untrained", "none"):
-        for run in runs:
-            config, once = run.config, (run.config.seed, run.fingerprint)
-            line, one = {
-                "trained": (run.group, once),
-                "untrained": (f"{config.encoder}, z_dim={config.z_dim}", once),
-                "none": ("", run.fingerprint),
-            }[encoder]
-            for row in run.rows:
-                if row.encoder == encoder:
-                    found.setdefault((line, row.layer, encoder), {})[one] = row
-    return {key: list(rows.values()) for key, rows in found.items()}
-
-
-def _joint_measures(
-    groups: dict[str, list[Evaluated]],
-) -> dict[str, dict[str, list[Measure]]]:
-    """The values of all seeds, by measure and group; not all apply to each."""
-    found: dict[str, dict[str, list[Measure]]] = {}
-    for group, members in groups.items():
-        for each in members:
-            for measure in each.measures:
-                found.setdefault(measure.name, {}).setdefault(group, []).append(measure)
-    return found
 
 
 def _over(values: Sequence[float]) -> dict[str, float | None]:
