@@ -1,6 +1,8 @@
 """All that a result file of presets.py holds as one table, the README's.
 
-python benchmarks/presets_table.py benchmarks/results/presets.json
+    python benchmarks/presets_table.py benchmarks/results/presets.json
+
+Rows of other configurations than today's are refused.
 """
 
 import sys
@@ -33,9 +35,8 @@ def whole(rows: list[Row]) -> str:
     probed: dict[tuple[str, str, int], int] = {}
     for row in rows:
         one = row["run"], row["seed"], row["source"], row["epochs"]
-        if one in seen or row["config"] != recorded(
-            today(row["run"], row), row["config"]["image_size"]
-        ):
+        expected_config = recorded(today(row["run"], row), row["config"]["image_size"])
+        if one in seen or row["config"] != expected_config:
             raise ValueError(
                 f"{one}: expected one row of today's configuration, received another; move it out "
                 "of the file"
@@ -50,9 +51,8 @@ def whole(rows: list[Row]) -> str:
             )
     like = {(row["source"], row["options"]["epochs"]): row for row in rows}.values()
     asked = [(name, row["source"], today(name, row).epochs) for name in RUNS for row in like]
-    return table(
-        rows, list(dict.fromkeys(asked))
-    )  # the untrained are of no epoch, whatever is told
+    once = list(dict.fromkeys(asked))  # the untrained are of no epoch, whatever is told
+    return table(rows, once)
 
 
 def main(path: tyro.conf.Positional[Path], /) -> None:

@@ -148,6 +148,7 @@ def _read(
     part: Part, root: Path, image_size: int | None, corrupt: Corrupt
 ) -> tuple[UInt8[Tensor, "N 3 s s"], Int64[Tensor, "N"] | None, tuple[str, ...]]:
     """Decode files one at a time, so that large photographs are never in memory together."""
+    require_packages("pillow", argument="data", purpose="to read this source")
     images = np.empty(0, np.uint8)
     kept: list[int] = []
     for i, path in enumerate(tqdm(part.paths, desc=root.name, **PROGRESS)):
@@ -181,7 +182,6 @@ def _read(
 
 
 def _decode(path: Path, image_size: int | None) -> UInt8[np.ndarray, "h w 3"]:
-    require_packages("pillow", argument="data", purpose="to read this source")
     from PIL import Image, ImageOps
 
     try:
