@@ -30,6 +30,11 @@ from dim.train import train
 Row = dict[str, Any]
 UNTRAINED = "untrained"
 
+# The InfoMax terms alone, and of both presets by one objective.
+BASES = {
+    "default": replace(PRESETS["default"], delta=0.0, objective="jsd", negatives="in-batch"),
+    "su-kl": PRESETS["su-kl"],
+}
 TERMS: dict[str, dict[str, Row]] = {
     "default": {
         "global only": {"alpha": 1.0, "beta": 0.0},
@@ -79,8 +84,7 @@ def plan(options: Options) -> list[tuple[str, str, TrainConfig]]:
     epochs = {"default": options.default_epochs, "su-kl": options.su_epochs}
     runs = []
     for preset, arms in TERMS.items():
-        base = replace(PRESETS[preset], data=options.data, seed=options.seed, epochs=epochs[preset])
-        base = replace(base, delta=0.0)  # the InfoMax terms alone
+        base = replace(BASES[preset], data=options.data, seed=options.seed, epochs=epochs[preset])
         runs += [(preset, name, replace(base, **change)) for name, change in arms.items()]
     if options.study:
         local = replace(base, alpha=0.0)

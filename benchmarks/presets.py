@@ -41,6 +41,7 @@ Asked = tuple[str, str, int]  # name of a run, of its source, and epochs
 MLP = "MLP Y / fc / conv"  # LAYERS, as the paper calls them
 HEADER = ("run", "data", "epochs", "n", "20-NN Y", "linear Y", MLP, "minutes", f"paper: {MLP}")
 
+JSD = replace(PRESETS["default"], objective="jsd", negatives="in-batch")  # what default was
 # By importance: what is cut off last matters least.
 RUNS: dict[str, TrainConfig] = {
     "paper-local-jsd": PRESETS["paper-local-jsd"],
@@ -52,8 +53,11 @@ RUNS: dict[str, TrainConfig] = {
     "fast": PRESETS["fast"],
     "default, no coordinates": replace(PRESETS["default"], delta=0.0),
     "default, occlusion": replace(PRESETS["default"], occlusion=0.4),
-    "default, locations": replace(PRESETS["default"], kappa=1.0),
-    "default, coarse": replace(PRESETS["default"], coarseness=2),
+    "default, JSD": JSD,
+    "default, JSD, no coordinates": replace(JSD, delta=0.0),
+    "default, JSD, occlusion": replace(JSD, occlusion=0.4),
+    "default, JSD, locations": replace(JSD, kappa=1.0),
+    "default, JSD, coarse": replace(JSD, coarseness=2),
     "paper-global": PRESETS["paper-global"],
     "paper-local-dv": PRESETS["paper-local-dv"],
     "paper-local-global": PRESETS["paper-local-global"],

@@ -39,6 +39,8 @@ class Options:
     """Side to which the images are resized."""
     epochs: int = 4
     """Passes over the training images."""
+    delta: float = PRESETS["default"].delta
+    """Weight of the coordinate task; 0 leaves it out."""
     seed: int = 0
     """Of the training and of the ten queries."""
     out: Path | None = None
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data=options.data,
         image_size=options.image_size,
         epochs=options.epochs,
+        delta=options.delta,
         seed=options.seed,
     )
     with one_line_refusals(), tempfile.TemporaryDirectory() as folder:

@@ -384,7 +384,7 @@ def _bad_batch(
     found = f"loss: expected finite numbers, received {received} at"
     if all(map(math.isfinite, received.values())):
         found = "weights: expected finite numbers, received others after"
-    remedy = "" if config.objective == "jsd" else " or choose --objective jsd"
+    remedy = "" if config.objective in ("jsd", "infonce") else " or choose --objective jsd"
     return RunError(
         f"{found} step {index + 1} of epoch {epoch}; lower --learning-rate{remedy}; "
         f"{run / BAD_BATCH} holds the batch and the model that met it"

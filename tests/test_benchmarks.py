@@ -206,6 +206,16 @@ def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path
     assert "expected one row of today's configuration" in done.stderr
 
 
+@pytest.mark.parametrize(("name", "code"), [("vae", 0), ("fast", 2), ("untrained su", 0)])
+def test_a_table_asks_for_the_same_objective_where_there_is_one(tmp_path, name, code):
+    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    row = next(row for row in rows if row["run"] == name)
+    path = tmp_path / "presets.json"
+    path.write_text(json.dumps({"rows": [row | {"config": row["config"] | {"objective": "dv"}}]}))
+    done = run(str(path), cwd=tmp_path, script="presets_table.py")
+    assert done.returncode == code, done.stderr
+
+
 def test_a_table_is_not_made_of_seeds_that_were_probed_differently(tmp_path):
     rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
     one = next(row for row in rows if row["seed"] == 1)

@@ -79,12 +79,14 @@ LOSSES = {
         "shuffled-locations",
         {"global_": 0.5, "local": 0.1, "prior": 1.0},
     ),
-    "fast": (
+} | dict.fromkeys(
+    OURS := ("default", "fast"),
+    (
         reference.infonce,
         "all-locations",
         {"global_": 0.1, "local": 1.0, "prior": 1e-3, "coordinates": 1.0},
     ),
-}
+)
 
 
 def images():
@@ -182,16 +184,16 @@ def test_the_losses_of_a_preset_written_out(preset):
     losses, features = model(images(), generator=seeded())
 
     generator = seeded()
-    z = features.sample(generator) if preset == "fast" else features.z_mean
+    z = features.sample(generator) if preset in OURS else features.z_mean
     c = features.feature_map.flatten(2).movedim(1, 2)  # images, locations, channels
     expected = {}
     if "global_" in weights:
-        x = z if preset == "fast" else features.feature_map.flatten(1)
+        x = z if preset in OURS else features.feature_map.flatten(1)
         rows = scored(model.global_term, x, z[:, None], negatives, generator)
         expected["global_"] = -objective(rows)
     if "local" in weights:
         expected["local"] = -objective(scored(model.local_term, z, c, negatives, generator))
-    if preset == "fast":
+    if preset in OURS:
         expected["prior"] = reference.mean(map(divergence, features.z_mean, features.z_log_var))
         guesses = []
         for i in range(4):
