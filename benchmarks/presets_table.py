@@ -24,11 +24,10 @@ def today(name: str, row: Row) -> TrainConfig:
     return as_told(RUNS[name], options, row["seed"])
 
 
-def with_a_part(config: Row) -> Row:
-    """A configuration without the choices that have no part in it, those of no InfoMax term."""
-    if config["epochs"] and any(config[weight] for weight in ("alpha", "beta", "kappa")):
-        return config
-    return {key: of for key, of in config.items() if key not in ("objective", "negatives")}
+def without_a_part(config: TrainConfig) -> Row:
+    """The choices that change nothing, blank: those of InfoMax terms where none is trained."""
+    trained = config.epochs and (config.alpha or config.beta or config.kappa)
+    return {} if trained else dict.fromkeys(("objective", "negatives"))
 
 
 def whole(rows: list[Row]) -> str:
@@ -42,8 +41,10 @@ def whole(rows: list[Row]) -> str:
     probed: dict[tuple[str, str, int], int] = {}
     for row in rows:
         one = row["run"], row["seed"], row["source"], row["epochs"]
-        expected_config = recorded(today(row["run"], row), row["config"]["image_size"])
-        if one in seen or with_a_part(row["config"]) != with_a_part(expected_config):
+        config = today(row["run"], row)
+        blank = without_a_part(config)
+        expected_config = recorded(config, row["config"]["image_size"]) | blank
+        if one in seen or row["config"] | blank != expected_config:
             raise ValueError(
                 f"{one}: expected one row of today's configuration, received another; move it out "
                 "of the file"
