@@ -60,8 +60,10 @@ def test_su_kl_is_the_blogs_loss_written_out():
     assert losses.total.item() == pytest.approx(total.item(), rel=1e-4)
 
 
-def test_the_default_local_term_is_jsd_over_all_pairs_written_out():
-    model = build_model(dataclasses.replace(PRESETS["default"], alpha=0.0), 16).eval()
+@pytest.mark.parametrize("negatives", ["in-batch", "all-locations"])
+def test_a_local_term_by_jsd_is_over_all_pairs_written_out(negatives):
+    config = dataclasses.replace(PRESETS["default"], alpha=0.0, objective="jsd")
+    model = build_model(dataclasses.replace(config, negatives=negatives), 16).eval()
     losses, features = model(images(4), generator=seeded())
     z = features.sample(seeded())
     critic = model.local_term.estimator.critic
@@ -327,7 +329,8 @@ def test_the_coordinate_task_is_a_part_of_the_total():
 
 def test_the_locations_term_is_jsd_between_two_locations_written_out():
     """One other location for each, the same in all images; negatives from the other images."""
-    config = dataclasses.replace(PRESETS["default"], alpha=0.0, beta=0.0, gamma=0.0, kappa=2.0)
+    config = dataclasses.replace(PRESETS["default"], objective="jsd", negatives="in-batch")
+    config = dataclasses.replace(config, alpha=0.0, beta=0.0, gamma=0.0, kappa=2.0)
     model = build_model(config, 16).eval()
     losses, features = model(images(4), generator=seeded())
     generator = seeded()

@@ -19,7 +19,14 @@ from dim.checkpoint import METRICS, load_state
 from dim.train import Training, train
 
 CPU = torch.device("cpu")
-SMALL = dataclasses.replace(PRESETS["default"], head_units=8, batch_size=8, alpha=0.5)
+SMALL = dataclasses.replace(
+    PRESETS["default"],
+    head_units=8,
+    objective="jsd",
+    negatives="in-batch",
+    batch_size=8,
+    alpha=0.5,
+)
 CONFIGS = {
     "jsd": SMALL,
     "dv, shuffled": dataclasses.replace(SMALL, objective="dv", negatives="shuffled"),

@@ -17,7 +17,14 @@ from dim.views import augmentation, two_views
 
 CPU = torch.device("cpu")
 SMALL = dataclasses.replace(
-    PRESETS["default"], views=2, batch_size=8, head_units=8, alpha=0.5, stochastic=False
+    PRESETS["default"],
+    views=2,
+    batch_size=8,
+    head_units=8,
+    objective="jsd",
+    negatives="in-batch",
+    alpha=0.5,
+    stochastic=False,
 )
 
 
