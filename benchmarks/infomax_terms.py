@@ -30,11 +30,9 @@ from dim.train import train
 Row = dict[str, Any]
 UNTRAINED = "untrained"
 
+JSD = replace(PRESETS["default"], objective="jsd", negatives="in-batch")  # what default was
 # The InfoMax terms alone, and of both presets by one objective.
-BASES = {
-    "default": replace(PRESETS["default"], delta=0.0, objective="jsd", negatives="in-batch"),
-    "su-kl": PRESETS["su-kl"],
-}
+BASES = {"default": replace(JSD, delta=0.0), "su-kl": PRESETS["su-kl"]}
 TERMS: dict[str, dict[str, Row]] = {
     "default": {
         "global only": {"alpha": 1.0, "beta": 0.0},

@@ -15,6 +15,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 import tyro
+from infomax_terms import JSD
 from known_mi import chosen, markdown
 from resumable import (
     NOT_RUN,
@@ -41,7 +42,6 @@ Asked = tuple[str, str, int]  # name of a run, of its source, and epochs
 MLP = "MLP Y / fc / conv"  # LAYERS, as the paper calls them
 HEADER = ("run", "data", "epochs", "n", "20-NN Y", "linear Y", MLP, "minutes", f"paper: {MLP}")
 
-JSD = replace(PRESETS["default"], objective="jsd", negatives="in-batch")  # what default was
 # By importance: what is cut off last matters least.
 RUNS: dict[str, TrainConfig] = {
     "paper-local-jsd": PRESETS["paper-local-jsd"],
