@@ -238,11 +238,16 @@ def _code(
         values = [measure.value for measure in found]
         return f"{statistics.mean(values):.3g} ± {statistics.stdev(values):.1g}"
 
+    def note(notes: dict[str, str]) -> str:
+        """What all groups have in common, or each its own."""
+        first, *others = dict.fromkeys(notes.values())
+        return first if not others else "; ".join(f"{group}: {own}" for group, own in notes.items())
+
     cells = [
         [
             name,
             *(cell(of_groups.get(group, [])) for group in groups),
-            " / ".join(dict.fromkeys(m.note for of in of_groups.values() for m in of)),
+            note({group: found[0].note for group, found in of_groups.items()}),
         ]
         for name, of_groups in measured.items()
     ]

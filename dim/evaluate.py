@@ -7,7 +7,7 @@ folder. Of several runs, of a few seeds each of a few configurations, it also wr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +26,9 @@ from dim.command import Device, check_same, images_of_run, one_line_refusals, re
 from dim.comparison import Evaluated, group_names, write_comparison
 from dim.data import ImageData
 from dim.encoder import Layer, encode
-from dim.measures import Codes, codes_of, measures_of, pixels_of
+from dim.measures import Codes, Measure, codes_of, measures_of, pixels_of
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
-from dim.reconstruction import reconstruction_measures
+from dim.reconstruction import reconstruction_measure
 from dim.report import ProbeRow, size_of, write_report
 
 LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
@@ -174,30 +174,46 @@ class Options:
             )
 
 
-Known = dict[tuple[str | int, ...], list[ProbeRow]]
+@dataclass(frozen=True)
+class Shared:
+    """What several runs have in common, measured once: pixels, and encoders before training.
+
+    Attributes:
+        rows: Of probes, by images, and of an encoder also by all that its weights depend on, and
+            layer.
+        decoded: MS-SSIM of what is decoded from an encoder's codes, by the first two of these.
+    """
+
+    rows: dict[tuple[str | int, ...], list[ProbeRow]] = field(default_factory=dict)
+    decoded: dict[tuple[str | int, ...], Measure] = field(default_factory=dict)
 
 
 def _evaluated(
-    run: Path, group: str, data: ImageData, options: Options, device: torch.device, known: Known
+    run: Path, group: str, data: ImageData, options: Options, device: torch.device, shared: Shared
 ) -> Evaluated:
-    """Probe a run; what other runs share with it, pixels and untrained encoders, is probed once."""
+    """Probe a run, and measure its code."""
     config, images = load_config(run), fingerprint(data.x_train)
     model, untrained = load_model(run).to(device), untrained_encoder(run).to(device)
+    before = (images, config.encoder, config.z_dim, config.seed)
     layers: tuple[Layer, ...] = ("z", *LAYERS) if config.stochastic else LAYERS
     codes = codes_of(model.encoder, data)
     measures = measures_of(model, data, codes)
     if epochs := options.decoder_epochs:
-        measures += reconstruction_measures(codes, codes_of(untrained, data), data, epochs=epochs)
+        measures.append(reconstruction_measure(codes, data, "z_mean", epochs=epochs))
+        if before not in shared.decoded:
+            shared.decoded[before] = reconstruction_measure(
+                codes_of(untrained, data), data, "z_mean of the untrained encoder", epochs=epochs
+            )
+        measures.append(shared.decoded[before])
     rows = probe_encoder(model.encoder, "trained", data, options.battery, layers, codes=codes)
     for layer in layers:
-        # All that its initial weights depend on.
-        key = (images, config.encoder, config.z_dim, config.seed, layer)
-        if key not in known:
-            known[key] = probe_encoder(untrained, "untrained", data, options.battery, [layer])
-        rows += known[key]
-    if (images,) not in known:
-        known[images,] = probe_pixels(data, options.battery, device)
-    rows += known[images,]
+        key = (*before, layer)
+        if key not in shared.rows:
+            shared.rows[key] = probe_encoder(untrained, "untrained", data, options.battery, [layer])
+        rows += shared.rows[key]
+    if (images,) not in shared.rows:
+        shared.rows[images,] = probe_pixels(data, options.battery, device)
+    rows += shared.rows[images,]
     return Evaluated(run, group, config, f"{data.name}: {size_of(data)}", images, rows, measures)
 
 
@@ -212,11 +228,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         out = options.out or runs[0].absolute().parent  # of "." the folder that it is in, too
         require_folder(out)
         out.mkdir(parents=True, exist_ok=True)
-        known: Known = {}
+        shared = Shared()
         evaluated = []
         for run, group in zip(runs, groups, strict=True):
             data = images_of_run(run, options.data)
-            found = _evaluated(run, group, data, options, device, known)
+            found = _evaluated(run, group, data, options, device, shared)
             evaluated.append(found)
             print(write_report(run, found.rows, data, found.measures, other=other))
         if len(runs) > 1:

@@ -126,16 +126,13 @@ def reconstruction(
     return torch.cat(found)
 
 
-def reconstruction_measures(
-    trained: Codes, untrained: Codes, data: ImageData, *, epochs: int = 20
-) -> list[Measure]:
-    """`reconstruction` of a code beside that of the encoder untrained, means over test images."""
-    name = "MS-SSIM of images decoded from z_mean"
+def reconstruction_measure(codes: Codes, data: ImageData, about: str, *, epochs: int) -> Measure:
+    """The mean of `reconstruction` over test images; `about` says whose code it is."""
+    found = reconstruction(codes, data, epochs=epochs)
     levels = scales(data.x_test.shape[-1])
-    note = f"1: the image itself; scales: {levels}; epochs of the decoder: {epochs}"
-    measures = []
-    for label, codes, about in (("", trained, note), (", untrained encoder", untrained, "")):
-        found = reconstruction(codes, data, epochs=epochs)
-        error = found.std().item() / len(found) ** 0.5
-        measures.append(Measure(name + label, found.mean().item(), about, error))
-    return measures
+    return Measure(
+        f"MS-SSIM of images decoded from {about}",
+        found.mean().item(),
+        f"1: the image itself; scales: {levels}; epochs of the decoder: {epochs}",
+        found.std().item() / len(found) ** 0.5,
+    )

@@ -213,18 +213,27 @@ def test_each_run_has_the_report_that_it_has_alone_and_alone_it_is_not_compared(
 def test_pixels_and_the_untrained_encoders_of_a_seed_are_probed_once(
     runs, tmp_path, monkeypatch, capsys
 ):
-    probed, probe = [], dim.evaluate._probe
+    probed, decoded, probe = [], [], dim.evaluate._probe
 
     def counted(layer, encoder, *more):
         probed.append((layer, encoder))
         return probe(layer, encoder, *more)
 
+    def decode(codes, data, about, *, epochs):
+        decoded.append(about)
+        return Measure(about, codes.test.std().item(), "")
+
     monkeypatch.setattr(dim.evaluate, "_probe", counted)
+    monkeypatch.setattr(dim.evaluate, "reconstruction_measure", decode)
     out = tmp_path / "new" / "folder"
-    main([*runs, "--out", str(out), *QUICK])
+    main([*runs, "--out", str(out), *QUICK, "--decoder-epochs", "1"])
     assert probed.count(("pixels", "none")) == 1
     assert probed.count(("z_mean", "trained")) == 4
     assert [probed.count((layer, "untrained")) for layer in ("z", "z_mean", "conv")] == [2, 2, 2]
+    before = "z_mean of the untrained encoder"
+    assert (decoded.count("z_mean"), decoded.count(before)) == (4, 2)
+    (cells,) = (line for line in lines_of(out, "The code") if line[0] == before)
+    assert cells[1] == cells[2]  # the same two seeds
     printed = capsys.readouterr().out
     assert (out / "comparison.md").read_text() in printed
     assert f"written: {out / 'comparison.md'}" in printed
@@ -267,11 +276,32 @@ def test_a_comparison_of_other_images_leaves_the_runs_own(found, runs, npz):
 def test_without_labels_measures_alone_are_compared(tmp_path):
     runs = [
         Evaluated(Path(str(seed)), "g", replace(BOTH, seed=seed), "x", "f", [], [measure])
-        for seed, measure in enumerate([Measure("rate", 1.0, "nats"), Measure("rate", 2.0, "")])
+        for seed, measure in enumerate([Measure("rate", 1.0, "nats"), Measure("rate", 2.0, "nats")])
     ]
     text = write_comparison(tmp_path, runs).read_text()
     assert "no labels: probes not run" in text
-    assert "| rate | 1.5 ± 0.7 | nats / |" in re.sub(" +", " ", text)
+    assert "| rate | 1.5 ± 0.7 | nats |" in re.sub(" +", " ", text)
+
+
+def test_a_note_that_not_all_groups_have_says_whose_it_is(tmp_path):
+    notes = {"a": ("the same", "up to 4"), "b": ("the same", "no limit"), "c": ("the same", None)}
+    runs = [
+        Evaluated(
+            Path(group),
+            group,
+            replace(BOTH, seed=seed),
+            "x",
+            "f",
+            [],
+            [Measure(name, 1.0, note) for name, note in zip("mn", of, strict=True) if note],
+        )
+        for group, of in notes.items()
+        for seed in (0, 1)
+    ]
+    write_comparison(tmp_path, runs)
+    _, common, own = lines_of(tmp_path, "The code")
+    assert (common[0], common[-1]) == ("m", "the same")
+    assert (own[0], own[-1]) == ("n", "a: up to 4; b: no limit")
 
 
 def test_encoders_of_another_architecture_have_untrained_rows_of_their_own(tmp_path):

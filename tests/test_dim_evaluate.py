@@ -213,17 +213,23 @@ def test_the_command_writes_and_prints_the_report(run, capsys):
 
 
 def test_a_decoder_is_trained_on_request_on_both_codes(run, monkeypatch, encoder, data, capsys):
-    def measures(trained, untrained, data, *, epochs):
-        assert epochs == 3
-        assert torch.equal(trained.train, encode(encoder, data.x_train))
-        assert not torch.equal(untrained.test, trained.test)
-        return [Measure("MS-SSIM", 0.4567, "of 1", 0.0123)]
+    given = {}
 
-    monkeypatch.setattr(dim.evaluate, "reconstruction_measures", measures)
+    def measure(codes, data, about, *, epochs):
+        assert epochs == 3
+        given[about] = codes
+        return Measure(f"MS-SSIM of {about}", 0.4567, "of 1", 0.0123)
+
+    monkeypatch.setattr(dim.evaluate, "reconstruction_measure", measure)
     quick = ["--device", "cpu", "--no-svm", "--mlp-epochs", "0"]
     main([str(run), *quick, "--decoder-epochs", "3"])
-    assert "| MS-SSIM | 0.457 ± 0.01 | of 1 |" in capsys.readouterr().out
-    assert "<td>MS-SSIM</td>" in (run / "report.html").read_text()
+    trained, untrained = given["z_mean"], given["z_mean of the untrained encoder"]
+    assert torch.equal(trained.train, encode(encoder, data.x_train))
+    assert not torch.equal(untrained.test, trained.test)
+    printed = capsys.readouterr().out
+    for about in given:
+        assert f"| MS-SSIM of {about} | 0.457 ± 0.01 | of 1 |" in printed
+    assert "<td>MS-SSIM of z_mean</td>" in (run / "report.html").read_text()
     assert json.loads((run / "probes.json").read_text())["measures"][1]["error"] == 0.0123
     main([str(run), *quick])
     assert "MS-SSIM" not in (run / "report.md").read_text()

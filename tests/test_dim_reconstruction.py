@@ -14,7 +14,7 @@ from dim.reconstruction import (
     fit_decoder,
     ms_ssim,
     reconstruction,
-    reconstruction_measures,
+    reconstruction_measure,
     scales,
 )
 
@@ -97,21 +97,20 @@ def test_the_same_seed_gives_the_same_decoder_and_leaves_the_global_generator_al
     assert not torch.equal(first, other)
 
 
-def test_the_measures_are_means_with_their_errors_beside_the_untrained_encoder(data, monkeypatch):
-    found = {2: torch.tensor([0.2, 0.4]), 3: torch.tensor([0.1, 0.1])}
+def test_the_measure_is_a_mean_over_test_images_with_its_error(data, monkeypatch):
+    given = Codes(torch.zeros(4, 2), torch.zeros(4, 2))
 
     def reconstruction(codes, data, *, epochs):
+        assert codes is given
         assert epochs == 7
-        return found[codes.train.shape[1]]
+        return torch.tensor([0.2, 0.4])
 
     monkeypatch.setattr(dim.reconstruction, "reconstruction", reconstruction)
-    codes = (Codes(torch.zeros(4, d), torch.zeros(4, d)) for d in (2, 3))
-    trained, untrained = reconstruction_measures(*codes, data, epochs=7)
-    assert trained.value == pytest.approx(0.3)
-    assert trained.error == pytest.approx(0.1)  # an sd of sqrt(2)/10, over sqrt(2)
-    assert "scales: 1; epochs of the decoder: 7" in trained.note
-    assert untrained.name == f"{trained.name}, untrained encoder"
-    assert (untrained.value, untrained.error) == (pytest.approx(0.1), 0)
+    measure = reconstruction_measure(given, data, "z_mean", epochs=7)
+    assert measure.name == "MS-SSIM of images decoded from z_mean"
+    assert measure.value == pytest.approx(0.3)
+    assert measure.error == pytest.approx(0.1)  # an sd of sqrt(2)/10, over sqrt(2)
+    assert measure.note == "1: the image itself; scales: 1; epochs of the decoder: 7"
 
 
 @pytest.mark.slow
