@@ -84,14 +84,13 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
                 f"its own configuration, or choose another --out"
             )
     state = load_state(run)
-    if state is None:
-        return None
-    require_same_images(run, images, "restore them, or choose another --out")
-    if len(state.history) > config.epochs:
-        raise RunError(
-            f"epochs: the run in {run} has had {len(state.history)}, received {config.epochs}; "
-            f"resume it with no fewer, or choose another --out"
-        )
+    if state is not None:
+        require_same_images(run, images, "restore them, or choose another --out")
+        if len(state.history) > config.epochs:
+            raise RunError(
+                f"epochs: the run in {run} has had {len(state.history)}, received {config.epochs}; "
+                f"resume it with no fewer, or choose another --out"
+            )
     if saved["epochs"] != config.epochs:
         _write_config(run, config)
     return state

@@ -32,6 +32,7 @@ from dim.checkpoint import (
     load_config,
     load_model,
     load_state,
+    open_run,
     untrained_encoder,
     write_atomically,
 )
@@ -406,6 +407,14 @@ def test_a_run_of_more_epochs_says_so_and_fewer_are_refused(config, npz, tmp_pat
         assert load_config(run) == longer
     with pytest.raises(RunError, match=r"epochs: the run in .* has had 2, received 1"):
         train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU, resume=True)
+
+
+def test_a_run_killed_in_its_first_epoch_may_be_told_other_epochs(config, npz, tmp_path):
+    run = tmp_path / "run"
+    open_run(run, config, "images", resume=False)  # all that it leaves
+    other = dataclasses.replace(config, epochs=config.epochs + 1)
+    assert open_run(run, other, "images", resume=True) is None
+    assert load_config(run) == other
 
 
 def test_images_that_changed_since_a_run_was_trained_are_refused(npz, tmp_path, capsys):
