@@ -14,8 +14,9 @@ shift $(($# < 2 ? $# : 2))
 python=${PYTHON:-python}
 minutes=${MINUTES:-9}
 
-stages=(correct local-jsd speed local-infonce su-kl default global local-dv negatives baselines seeds
-  two-view compile)
+stages=(correct local-jsd speed local-infonce su-kl default global local-dv negatives baselines
+  additions seeds own-seeds two-view compile)
+long=(--epochs 1000)  # as long as the paper's; our presets are shorter, for a CPU
 
 stage() {
   case $1 in
@@ -24,13 +25,15 @@ stage() {
     speed) "$python" benchmarks/speed.py --data "$data" --out "$results" --steps 200 --epochs 10 ;;
     local-infonce) presets paper-local-infonce ;;
     su-kl) presets "su-kl*" --neighbours ;;
-    default) presets "default*" fast ;;
+    default) presets default fast "${long[@]}" ;;
     global) presets paper-global paper-local-global ;;
     local-dv) presets paper-local-dv ;;
     negatives)
       "$python" benchmarks/negatives.py --data "$data" --out "$results" --graph --minutes "$minutes" ;;
-    baselines) presets autoencoder vae class-conditional-vae ;;
-    seeds) presets "paper-*" "su-kl*" "default*" fast autoencoder "*vae" --seeds 0 1 2 ;;
+    baselines) presets autoencoder "*vae" "${long[@]}" ;;
+    additions) presets "default*" --epochs 100 ;;
+    seeds) presets "paper-*" "su-kl*" --seeds 0 1 2 ;;
+    own-seeds) presets default fast autoencoder "*vae" "${long[@]}" --seeds 0 1 2 ;;
     two-view) eagerly two-view ;;
     compile) "$python" benchmarks/speed.py --data "$data" --out "$results/compiled" --compile ;;
   esac

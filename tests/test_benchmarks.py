@@ -275,15 +275,16 @@ def test_two_views_are_trained_without_a_graph(tmp_path, monkeypatch):
 
 def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
     """Its commands, with `echo` in place of Python."""
-    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", "two-view", "seeds", "default"]
+    stages = ("two-view", "own-seeds", "default")
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", *stages]
     environment = {**os.environ, "PYTHON": "echo"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
     two_view, seeds, default = done.stdout.splitlines()
     assert "--runs two-view" in two_view
     assert "--graph" not in two_view
-    assert seeds.endswith("*vae --seeds 0 1 2 --graph")
-    assert default.endswith("--runs default* fast --graph")
+    assert seeds.endswith("*vae --epochs 1000 --seeds 0 1 2 --graph")
+    assert default.endswith("--runs default fast --epochs 1000 --graph")
     assert "two-view" not in seeds
 
 
