@@ -3,16 +3,20 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import dim
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+DEEP_INFOMAX = (ROOT / "docs" / "deep_infomax.md").read_text()
 
 
-def block(containing):
-    (found,) = [code for code in BLOCKS if containing in code]
+def block(containing, page=README):
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (found,) = [code for code in blocks if containing in code]
     return found
 
 
@@ -37,6 +41,27 @@ def test_the_term_for_a_training_loop_trains():
 
 def test_the_plug_in_passes_its_check():
     exec(block("class Jeffreys"), {})
+
+
+def test_the_files_of_the_results_are_made_of_the_whole_set(tmp_path, monkeypatch):
+    def part(n, seed):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=generator)
+        return images, torch.randint(0, 10, (n,), generator=generator)
+
+    (x, y), (u, v) = part(6000, 0), part(1500, 1)
+    data = dim.ImageData("cifar10", x, y, u, v, None)
+    load_data = dim.load_data
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dim, "load_data", {"cifar10": data}.get)
+    exec(block("cifar10-small.npz", DEEP_INFOMAX), {})
+    whole, small = (load_data(f"{name}.npz") for name in ("cifar10", "cifar10-small"))
+    assert torch.equal(whole.x_train, x)
+    assert torch.equal(whole.y_test, v)
+    assert small.y_train.bincount().tolist() == [500] * 10
+    assert small.y_test.bincount().tolist() == [100] * 10
+    third = np.flatnonzero(y == 3)[:500]
+    assert torch.equal(small.x_train[small.y_train == 3], x[third])
 
 
 @pytest.mark.parametrize(
