@@ -34,8 +34,6 @@ from dim.measures import Codes, codes_of, pixels_of
 from dim.page import write_page
 from dim.probes import nearest
 
-QUERIES = 10
-NEIGHBOURS = 9
 TITLES: dict[Literal["cosine", "l2"], str] = {
     "cosine": "nearest by cosine similarity",
     "l2": "nearest by Euclidean distance (L2)",
@@ -51,16 +49,39 @@ TEXT = 560  # least width of a panel, for what is written above and below it
 LETTER, LINE = 12, 30  # of the caption: width, on the safe side, and height
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """What is looked for, and how much of it is drawn."""
+
+    queries: int = 10
+    """How many test images to draw; all, if there are fewer."""
+    k: int = 9
+    """Nearest training images of each; precision@k is below."""
+    layer: Layer = "z_mean"
+    """By which of the encoder's layers they are found; the caption names any but z_mean."""
+
+    def check(self, data: ImageData) -> None:
+        """Refuse (ValueError) numbers that cannot be drawn, before anything is encoded."""
+        if self.queries < 1:
+            raise ValueError(f"queries: expected at least 1, received {self.queries}; ask for one")
+        if not 1 <= self.k <= len(data.x_train):
+            raise ValueError(
+                f"k: expected 1 to {len(data.x_train)}, the number of training images, received "
+                f"{self.k}; choose one of these"
+            )
+
+
+OF_BLOG = Retrieval()
+
+
 def draw_neighbours(
     features_test: Float[Tensor, "M d"],
     features_train: Float[Tensor, "N d"],
     data: ImageData,
     *,
     path: Path,
+    retrieval: Retrieval = OF_BLOG,
     seed: int = 0,
-    queries: int = QUERIES,
-    k: int = NEIGHBOURS,
-    layer: Layer = "z_mean",
 ) -> dict[str, float]:
     """Draw test images with their nearest training images, by cosine and by L2.
 
@@ -69,10 +90,8 @@ def draw_neighbours(
         features_train: Representation of each training image.
         data: The images, shown with the pixels they have, and their labels if there are any.
         path: PNG to write.
+        retrieval: How much is drawn, and the layer that the features are of.
         seed: Chooses the queries.
-        queries: How many test images; all, if there are fewer.
-        k: Neighbours of each.
-        layer: Which the features are of; the caption names any but z_mean.
 
     Returns:
         Precision@k by metric, "cosine" and "l2", over *all* test images: the share of the k nearest
@@ -82,12 +101,12 @@ def draw_neighbours(
         ValueError: If queries or k is less than 1, k more than there are training images, or the
             figure too large to be drawn.
     """
-    require_numbers(data, queries, k)
+    retrieval.check(data)
     found = {
-        title: nearest(features_test, features_train, k=k, metric=metric)
+        title: nearest(features_test, features_train, k=retrieval.k, metric=metric)
         for metric, title in TITLES.items()
     }
-    precision = _draw(found, data, "", path, seed, queries, layer)
+    precision = _draw(found, data, "", path, retrieval, seed)
     return {metric: precision[title] for metric, title in TITLES.items() if title in precision}
 
 
@@ -96,10 +115,8 @@ def draw_side_by_side(
     data: ImageData,
     *,
     path: Path,
+    retrieval: Retrieval = OF_BLOG,
     seed: int = 0,
-    queries: int = QUERIES,
-    k: int = NEIGHBOURS,
-    layer: Layer = "z_mean",
 ) -> dict[str, float]:
     """Draw test images with their nearest training images by cosine, a panel a code.
 
@@ -107,10 +124,8 @@ def draw_side_by_side(
         codes: The codes of each encoder, by the title of its panel.
         data: The images, shown with the pixels they have, and their labels if there are any.
         path: PNG to write.
+        retrieval: How much is drawn, and the layer that the codes are of.
         seed: Chooses the queries.
-        queries: How many test images; all, if there are fewer.
-        k: Neighbours of each.
-        layer: Which the codes are of; the caption names any but z_mean.
 
     Returns:
         Precision@k by title, as in `draw_neighbours`.
@@ -118,9 +133,9 @@ def draw_side_by_side(
     Raises:
         ValueError: As in `draw_neighbours`.
     """
-    require_numbers(data, queries, k)
-    found = {title: _by_cosine(each, k) for title, each in codes.items()}
-    return _draw(found, data, " by cosine similarity", path, seed, queries, layer)
+    retrieval.check(data)
+    found = {title: _by_cosine(each, retrieval.k) for title, each in codes.items()}
+    return _draw(found, data, " by cosine similarity", path, retrieval, seed)
 
 
 def draw_runs(
@@ -130,10 +145,8 @@ def draw_runs(
     path: Path,
     references: bool = False,
     device: torch.device | str = "cpu",
+    retrieval: Retrieval = OF_BLOG,
     seed: int = 0,
-    queries: int = QUERIES,
-    k: int = NEIGHBOURS,
-    layer: Layer = "z_mean",
 ) -> dict[str, float]:
     """`draw_side_by_side` for the encoders of runs.
 
@@ -143,10 +156,8 @@ def draw_runs(
         path: PNG to write.
         references: Whether to begin with raw pixels and the first run's encoder before training.
         device: Where to compute.
+        retrieval: What is looked for, and how much of it is drawn.
         seed: Chooses the queries.
-        queries: How many test images; all, if there are fewer.
-        k: Neighbours of each.
-        layer: By which of an encoder's layers they are found.
 
     Returns:
         Precision@k by title, as in `draw_neighbours`.
@@ -155,30 +166,20 @@ def draw_runs(
         RunError: If a folder is no run or has no weights yet.
         ValueError: As in `draw_neighbours`.
     """
-    require_numbers(data, queries, k)
+    retrieval.check(data)
     encoders = {title: load_encoder(run) for title, run in runs.items()}
     found = {}
     if references:
-        found["raw pixels"] = _by_cosine(pixels_of(data), k)
+        found["raw pixels"] = _by_cosine(pixels_of(data), retrieval.k)
         encoders = {"untrained": untrained_encoder(next(iter(runs.values()))), **encoders}
     for title, encoder in encoders.items():  # codes of one at a time: maps of all are large
-        found[title] = _by_cosine(codes_of(encoder.to(device), data, layer), k)
-    return _draw(found, data, " by cosine similarity", path, seed, queries, layer)
+        codes = codes_of(encoder.to(device), data, retrieval.layer)
+        found[title] = _by_cosine(codes, retrieval.k)
+    return _draw(found, data, " by cosine similarity", path, retrieval, seed)
 
 
 def _by_cosine(codes: Codes, k: int) -> Int64[Tensor, "M k"]:
     return nearest(codes.test, codes.train, k=k, metric="cosine")
-
-
-def require_numbers(data: ImageData, queries: int, k: int) -> None:
-    """Refuse (ValueError) numbers that cannot be drawn, before anything is encoded."""
-    if queries < 1:
-        raise ValueError(f"queries: expected at least 1, received {queries}; ask for one")
-    if not 1 <= k <= len(data.x_train):
-        raise ValueError(
-            f"k: expected 1 to {len(data.x_train)}, the number of training images, received {k}; "
-            f"choose one of these"
-        )
 
 
 def _draw(
@@ -186,17 +187,16 @@ def _draw(
     data: ImageData,
     how: str,
     path: Path,
+    retrieval: Retrieval,
     seed: int,
-    count: int,
-    layer: Layer,
 ) -> dict[str, float]:
     """Draw a panel of each title, by the numbers of the nearest training images."""
     require_packages("matplotlib", argument="neighbours", purpose="to draw them")
     from matplotlib.figure import Figure
 
     generator = torch.Generator().manual_seed(seed)
-    queries = torch.randperm(len(data.x_test), generator=generator)[:count]
-    k = next(iter(ranked.values())).shape[1]
+    queries = torch.randperm(len(data.x_test), generator=generator)[: retrieval.queries]
+    k, layer = retrieval.k, retrieval.layer
     of_layer = "" if layer == "z_mean" else f" (layer: {layer})"
     caption = (
         f"First column: {len(queries)} random test images. Beside each: its {k} nearest "
@@ -301,12 +301,7 @@ class Options:
     """PNG to write; by default neighbours.png in the folder of the run, if it is one."""
     references: bool = False
     """Draw beside them what raw pixels find alike, and the first run's encoder before training."""
-    queries: int = QUERIES
-    """How many test images to draw; all, if there are fewer."""
-    k: int = NEIGHBOURS
-    """Nearest training images of each; precision@k is below."""
-    layer: Layer = "z_mean"
-    """By which of the encoder's layers they are found."""
+    retrieval: tyro.conf.OmitArgPrefixes[Retrieval] = OF_BLOG
     seed: int | None = None
     """Chooses the test images; by default the run's."""
     device: Device = "auto"
@@ -327,8 +322,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"out: expected a file for the figure of {len(runs)} runs, received none; pass "
                 f"--out comparison.png"
             )
-        data, k, layer = images_of_run(runs[0]), options.k, options.layer
-        require_numbers(data, options.queries, k)
+        data, retrieval = images_of_run(runs[0]), options.retrieval
+        retrieval.check(data)
         seed = load_config(runs[0]).seed if options.seed is None else options.seed
         if len(runs) > 1 or options.references:
             names = [run.name for run in runs]
@@ -339,25 +334,16 @@ def main(argv: Sequence[str] | None = None) -> None:
                 path=path,
                 references=options.references,
                 device=device,
+                retrieval=retrieval,
                 seed=seed,
-                queries=options.queries,
-                k=k,
-                layer=layer,
             )
         else:
-            code = codes_of(load_encoder(runs[0]).to(device), data, layer)
+            code = codes_of(load_encoder(runs[0]).to(device), data, retrieval.layer)
             precision = draw_neighbours(
-                code.test,
-                code.train,
-                data,
-                path=path,
-                seed=seed,
-                queries=options.queries,
-                k=k,
-                layer=layer,
+                code.test, code.train, data, path=path, retrieval=retrieval, seed=seed
             )
         for name, share in precision.items():
-            print(f"precision@{k}, {name}: {100 * share:.1f} %")
+            print(f"precision@{retrieval.k}, {name}: {100 * share:.1f} %")
         print(f"written: {path}")
         if path.resolve() == own.resolve() and text.exists():
             write_page(text)  # it has the figure inside, and that of before

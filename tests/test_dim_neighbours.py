@@ -29,6 +29,7 @@ from dim.neighbours import (
     TEXT,
     TOP,
     WHITE,
+    Retrieval,
     draw_neighbours,
     draw_side_by_side,
     main,
@@ -101,7 +102,9 @@ def test_the_figure_follows_the_numbers_of_queries_and_of_neighbours(
     monkeypatch.setattr(Axes, "set_xlabel", lambda axes, text, **style: below.append(text))
     test, train = features
     path = tmp_path / "n.png"
-    precision = draw_neighbours(test, train, data, path=path, seed=5, queries=4, k=7)
+    precision = draw_neighbours(
+        test, train, data, path=path, retrieval=Retrieval(queries=4, k=7), seed=5
+    )
     nearest = torch.cdist(test, train).argsort(1)[:, :7]
     agree = data.y_train[nearest] == data.y_test[:, None]
     assert precision["l2"] == pytest.approx(agree.float().mean().item())
@@ -116,9 +119,9 @@ def test_the_figure_follows_the_numbers_of_queries_and_of_neighbours(
         for column, found in enumerate(nearest[query].tolist(), start=1):
             assert centre(picture, row, column) == tuple(data.x_train[found, :, 0, 0].tolist())
     codes = {"one": Codes(train, test)}
-    draw_side_by_side(codes, data, path=path, seed=5, queries=4, k=7)
+    draw_side_by_side(codes, data, path=path, retrieval=Retrieval(queries=4, k=7), seed=5)
     alone = tmp_path / "alone.png"
-    draw_neighbours(test, train, data, path=alone, seed=5, queries=4, k=7)
+    draw_neighbours(test, train, data, path=alone, retrieval=Retrieval(queries=4, k=7), seed=5)
     np.testing.assert_array_equal(
         panel(path, 0, columns=8, below=BOTTOM + LINE), panel(alone, "cosine", columns=8)
     )
@@ -130,7 +133,7 @@ def test_words_have_room_beside_few_neighbours(tmp_path, features, data, panels)
     codes = {
         f"{number}: a title of some length": Codes(*features[::-1]) for number in range(panels)
     }
-    draw_side_by_side(codes, data, path=path, queries=1, k=1, layer="feature_map")
+    draw_side_by_side(codes, data, path=path, retrieval=Retrieval(1, 1, "feature_map"))
     picture = np.asarray(Image.open(path).convert("L"))
     edges = [picture[:, :4], picture[:, -4:], picture[:4], picture[-4:]]
     assert all((edge == 255).all() for edge in edges)
@@ -141,7 +144,7 @@ def test_words_have_room_beside_few_neighbours(tmp_path, features, data, panels)
 def test_the_caption_names_a_layer_that_is_not_the_code(tmp_path, features, data):
     drawn = {}
     for layer in ("z_mean", "conv", "hidden"):
-        draw_neighbours(*features, data, path=tmp_path / layer, layer=layer)
+        draw_neighbours(*features, data, path=tmp_path / layer, retrieval=Retrieval(layer=layer))
         drawn[layer] = np.asarray(Image.open(tmp_path / layer))
     for layer in ("conv", "hidden"):
         different = (drawn[layer] != drawn["z_mean"]).any(-1).any(-1)
@@ -159,18 +162,20 @@ def test_the_caption_names_a_layer_that_is_not_the_code(tmp_path, features, data
     ],
 )
 def test_numbers_that_cannot_be_drawn_are_refused(tmp_path, features, data, numbers, message):
+    path, retrieval = tmp_path / "n.png", Retrieval(**numbers)
     with pytest.raises(ValueError, match=message):
-        draw_neighbours(*features, data, path=tmp_path / "n.png", **numbers)
+        draw_neighbours(*features, data, path=path, retrieval=retrieval)
     with pytest.raises(ValueError, match=message):
-        draw_side_by_side({"one": Codes(*features[::-1])}, data, path=tmp_path / "n.png", **numbers)
+        draw_side_by_side({"one": Codes(*features[::-1])}, data, path=path, retrieval=retrieval)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_figure_that_is_too_large_to_draw_is_refused(tmp_path, features, data):
     many = torch.arange(600) % 15
     data = replace(data, x_test=data.x_test[many], y_test=data.y_test[many])
+    path, retrieval = tmp_path / "n.png", Retrieval(queries=600)
     with pytest.raises(ValueError, match="queries, k: expected a figure of less than 65,536 pix"):
-        draw_neighbours(features[0][many], features[1], data, path=tmp_path / "n.png", queries=600)
+        draw_neighbours(features[0][many], features[1], data, path=path, retrieval=retrieval)
 
 
 def test_names_of_classes_are_not_cut_by_the_edge(tmp_path, features, data):
@@ -339,22 +344,23 @@ def test_the_command_draws_runs_side_by_side(run, data, capsys):
     assert out.read_bytes() == (run / "twin.png").read_bytes()
 
 
-OPTIONS = {"queries": 4, "k": 5, "layer": "conv", "seed": 8}
+OPTIONS = {"queries": 4, "k": 5, "layer": "conv"}
 
 
 @pytest.mark.parametrize("runs", [["one"], ["global", "local"]])
 def test_the_command_takes_numbers_layer_and_seed(run, data, capsys, runs):
     flags = [str(part) for name, value in OPTIONS.items() for part in (f"--{name}", value)]
-    out = run / "n.png"
-    main([*(str(run / name) for name in runs), "--out", str(out), "--device", "cpu", *flags])
+    flags += ["--seed", "8", "--device", "cpu"]
+    out, retrieval = run / "n.png", Retrieval(**OPTIONS)
+    main([*(str(run / name) for name in runs), "--out", str(out), *flags])
     conv = [
         ((x[:, :, 0, 0] / 255) ** 2).repeat_interleave(4, 1) for x in (data.x_train, data.x_test)
     ]
     if len(runs) == 1:
-        expected = draw_neighbours(*conv[::-1], data, path=run / "twin.png", **OPTIONS)
+        codes, draw = conv[::-1], draw_neighbours
     else:
-        codes = dict.fromkeys(runs, Codes(*conv))
-        expected = draw_side_by_side(codes, data, path=run / "twin.png", **OPTIONS)
+        codes, draw = [dict.fromkeys(runs, Codes(*conv))], draw_side_by_side
+    expected = draw(*codes, data, path=run / "twin.png", retrieval=retrieval, seed=8)
     printed = capsys.readouterr().out
     for name, share in expected.items():
         assert f"precision@5, {name}: {100 * share:.1f} %" in printed
