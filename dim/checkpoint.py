@@ -183,7 +183,7 @@ def load_config(run: Path) -> TrainConfig:
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
             f"run: expected the folder of a run, with a {CONFIG} of this version, received {run} "
-            f"({error}); make one with python -m dim.train --out {run}"
+            f"({error}); choose another, or make one with python -m dim.train --out FOLDER"
         ) from error
 
 
@@ -305,9 +305,12 @@ def _write_config(run: Path, config: TrainConfig) -> None:
 
 
 def _without_weights(run: Path, error: Exception) -> RunError:
+    if (run / STATE).exists():  # which does not come without them
+        remedy = "restore them, or train again with another --out"
+    else:
+        remedy = f"let the run finish an epoch, with python -m dim.train --resume --out {run}"
     return RunError(
-        f"run: expected weights in {run / WEIGHTS}, could not read them ({error}); let the run "
-        f"finish an epoch, with python -m dim.train --resume --out {run}"
+        f"run: expected weights in {run / WEIGHTS}, could not read them ({error}); {remedy}"
     )
 
 

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from dim.checkpoint import (
     RunError,
+    fingerprint,
     load_config,
     load_encoder,
+    require_same_images,
     untrained_encoder,
     write_atomically,
 )
@@ -323,6 +325,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"--out comparison.png"
             )
         data, retrieval = images_of_run(runs[0]), options.retrieval
+        for run in runs[1:]:
+            require_same_images(run, fingerprint(data.x_train), "compare runs on the same images")
         retrieval.check(data)
         seed = load_config(runs[0]).seed if options.seed is None else options.seed
         if len(runs) > 1 or options.references:

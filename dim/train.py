@@ -21,11 +21,13 @@ from tqdm import tqdm
 from dim.board import board, require_tensorboard
 from dim.capture import capture
 from dim.checkpoint import (
+    CONFIG,
     STATE,
     RunError,
     TrainingState,
     begun,
     fingerprint,
+    load_config,
     load_metrics,
     load_state,
     open_run,
@@ -61,7 +63,8 @@ class Options:
     out: Path | None = None
     """Run folder; by default runs/PRESET-DATA."""
     resume: bool = False
-    """Continue the run in that folder, if there is one; a finished one keeps its report."""
+    """Continue the run in that folder, if there is one, by its own configuration: of options that
+    make one, --epochs may change. A finished run keeps its report."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
     graph: bool = False
@@ -398,8 +401,6 @@ def _finite(model: DeepInfoMax) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a user's mistake exits with code 2 and one line."""
-    preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    preset.add_argument("--preset", choices=PRESETS, default="default")
     argv = sys.argv[1:] if argv is None else argv
     try:
         with one_line_refusals():
@@ -407,12 +408,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 Options,
                 prog="python -m dim.train",
                 args=argv,
-                default=Options(PRESETS[preset.parse_known_args(argv)[0].preset]),
+                default=Options(_starting_point(argv)),
             )
-            run = (
-                options.out
-                or Path("runs") / f"{options.config.preset}-{Path(options.config.data).stem}"
-            )
+            run = options.out or _usual_folder(options.config.preset, options.config.data)
             _train_and_evaluate(options, run)
     except KeyboardInterrupt:
         kept = (
@@ -422,6 +420,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         print(f"\nstopped; {kept}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _starting_point(argv: Sequence[str]) -> TrainConfig:
+    """What other options change: the preset asked for, or, resuming, what the run has.
+
+    Raises:
+        RunError: If the run to resume has a configuration that does not fit this version.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", choices=PRESETS)
+    parser.add_argument("--data", default=TrainConfig.data)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    told, _ = parser.parse_known_args(argv)
+    run = told.out or _usual_folder("default", told.data)
+    if told.resume and not told.preset and (run / CONFIG).exists():
+        return load_config(run)
+    return PRESETS[told.preset or "default"]
+
+
+def _usual_folder(preset: str, data: str) -> Path:
+    return Path("runs") / f"{preset}-{Path(data).stem}"
 
 
 @flushing_denormals()  # from the first thread on

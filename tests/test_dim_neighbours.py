@@ -305,6 +305,7 @@ def run(tmp_path, monkeypatch, data):
         monkeypatch.setattr(module, "load_config", config)
     monkeypatch.setattr(dim.neighbours, "load_encoder", lambda run: Colour())
     monkeypatch.setattr(dim.neighbours, "images_of_run", lambda run: data)
+    monkeypatch.setattr(dim.neighbours, "require_same_images", lambda *_: None)
     return tmp_path
 
 

@@ -417,6 +417,31 @@ def test_a_run_killed_in_its_first_epoch_may_be_told_other_epochs(config, npz, t
     assert load_config(run) == other
 
 
+def test_a_run_is_resumed_by_its_own_configuration(npz, tmp_path, capsys):
+    run = tmp_path / "run"
+    run_main(*arguments(npz, run, "--preset", "vae", "--z-dim", 8, "--epochs", 1))
+    config = load_config(run)
+    run_main("--out", run, "--resume", "--epochs", 2)
+    assert load_config(run) == dataclasses.replace(config, epochs=2)
+    assert [row["epoch"] for row in load_state(run).history] == [1, 2]
+    with pytest.raises(SystemExit) as exit:
+        run_main("--out", run, "--resume", "--preset", "default")
+    assert exit.value.code == 2
+    assert "preset: the run in" in capsys.readouterr().err
+
+
+def test_lost_weights_are_not_asked_of_a_run_that_cannot_make_them(config, npz, tmp_path):
+    run, data = tmp_path / "run", load_data(str(npz))
+    open_run(run, config, "images", resume=False)
+    with pytest.raises(RunError, match=r"let the run finish an epoch, with .* --resume"):
+        load_encoder(run)
+    train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU, resume=True)
+    (run / WEIGHTS).unlink()
+    for look in (load_encoder, lambda run: open_run(run, config, "images", resume=True)):
+        with pytest.raises(RunError, match=r"restore them, or train again with another --out"):
+            look(run)
+
+
 def test_images_that_changed_since_a_run_was_trained_are_refused(npz, tmp_path, capsys):
     """Else some that are held out for testing now may have been trained on."""
     from dim import embed, evaluate, neighbours
@@ -427,10 +452,13 @@ def test_images_that_changed_since_a_run_was_trained_are_refused(npz, tmp_path, 
     run_main(*arguments(mine, run, "--epochs", 1))
     neighbours.main([str(run)])
     np.savez(mine, x_train=images[:81])
+    of_today = tmp_path / "today"
+    run_main(*arguments(mine, of_today, "--epochs", 1))
     for command in (
         lambda: run_main(*arguments(mine, run, "--resume")),
         lambda: evaluate.main([str(run)]),
         lambda: neighbours.main([str(run)]),
+        lambda: neighbours.main([str(of_today), str(run), "--out", str(tmp_path / "n.png")]),
         lambda: embed.main([str(run), "--out", str(tmp_path / "z.npy")]),
     ):
         capsys.readouterr()
