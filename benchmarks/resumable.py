@@ -11,16 +11,18 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from infomax_terms import few
 from provenance import provenance
 
-from dim import DeepInfoMax, ImageData, TrainConfig, load_data
+from dim import DataError, DeepInfoMax, ImageData, TrainConfig, load_data
 from dim.checkpoint import RunError, load_model, load_state, write_atomically
 from dim.command import Device, resolve_device
 from dim.config import Precision
@@ -147,7 +149,7 @@ def carry_out(
 
     A row counts for a run if it is of the same configuration, probed for as many epochs, on the
     same kind of device. A run that fails, as one whose loss is no longer finite, keeps no other
-    from its turn.
+    from its turn; whatever a library or a device raises counts as a failure, too.
 
     Args:
         runs: Configurations by name; data, seed, epochs and precision are the options'.
@@ -192,12 +194,17 @@ def carry_out(
                 "precision": told.precision,
             }
             try:
-                row = run(name, told, options, look, deadline)
-            except RunError as error:
+                row = of_run | run(name, told, options, look, deadline) | made
+                content = as_json([*rows, row])
+            except DataError:  # no run can have them
+                raise
+            except Exception as error:
+                if not isinstance(error, RunError):
+                    traceback.print_exc()
                 failed.append(f"{name}, seed {seed}: {error}")
                 continue
-            rows.append(of_run | row | made)
-            write_atomically(path, lambda part: part.write_text(as_json(rows)))
+            rows.append(row)
+            write_atomically(path, partial(Path.write_text, data=content))
     except TimeOver:
         print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
     else:

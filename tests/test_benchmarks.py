@@ -315,11 +315,20 @@ def test_what_is_trained_when_the_time_is_over_is_still_probed(tmp_path, monkeyp
     assert "minutes are over" in capsys.readouterr().err
 
 
-def test_a_run_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RunError("loss: expected finite numbers, received others"), "loss: expected finite"),
+        (RuntimeError("CUDA error: an illegal memory access"), "CUDA error"),
+        (None, "not JSON compliant"),
+    ],
+)
+def test_a_run_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch, error, message):
     def run(name, *_):
-        if name == "one":
-            raise RunError("loss: expected finite numbers, received others")
-        return {"config": resumable.recorded(PRESETS["vae"], 32)}
+        if name == "one" and error:
+            raise error
+        seen = {"accuracy": math.nan} if name == "one" else {}
+        return {"config": resumable.recorded(PRESETS["vae"], 32)} | seen
 
     monkeypatch.setattr(resumable, "run", run)
     outcome = resumable.carry_out(
@@ -331,7 +340,7 @@ def test_a_run_that_fails_keeps_no_other_from_its_turn(tmp_path, monkeypatch):
         argv=[],
     )
     assert [row["run"] for row in outcome.rows] == ["two"]
-    with pytest.raises(RunError, match="one, seed 0: loss: expected finite"):
+    with pytest.raises(RunError, match=f"one, seed 0: .*{message}"):
         outcome.check()
 
 
