@@ -179,9 +179,9 @@ class Shared:
     """What several runs have in common, measured once: pixels, and encoders before training.
 
     Attributes:
-        rows: Of probes, by images, and of an encoder also by all that its weights depend on, and
-            layer.
-        decoded: MS-SSIM of what is decoded from an encoder's codes, by the first two of these.
+        rows: Of probes: of pixels by their images, of an encoder by its images, all that its
+            initial weights depend on, and layer.
+        decoded: MS-SSIM of what is decoded from an encoder's codes, by the same but for the layer.
     """
 
     rows: dict[tuple[str | int, ...], list[ProbeRow]] = field(default_factory=dict)

@@ -325,9 +325,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"--out comparison.png"
             )
         data, retrieval = images_of_run(runs[0]), options.retrieval
-        for run in runs[1:]:
-            require_same_images(run, fingerprint(data.x_train), "compare runs on the same images")
         retrieval.check(data)
+        if len(runs) > 1:
+            images = fingerprint(data.x_train)  # of all images, so not for each run anew
+            for run in runs[1:]:
+                require_same_images(run, images, "compare runs on the same images")
         seed = load_config(runs[0]).seed if options.seed is None else options.seed
         if len(runs) > 1 or options.references:
             names = [run.name for run in runs]

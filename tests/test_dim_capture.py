@@ -122,11 +122,12 @@ def test_a_replayed_run_is_the_run_resumed_or_not(preset, precision, tmp_path):
     eager, again, *others = (
         load_state(tmp_path / name) for name in ("eager", "again", "replayed", "resumed")
     )
-    most = max(0.2, 2 * apart(again.model, eager.model, config))
-    near = 0.01 if precision == "float32" else 0.05
+    near, most = 0.01, 0.2
+    if precision == "bfloat16":  # whose rounding makes two eager runs differ, too
+        near, most = 0.05, min(0.5, max(0.2, 2 * apart(again.model, eager.model, config)))
     for other in others:
         assert torch.equal(eager.generator, other.generator)
-        assert apart(other.model, eager.model, config) < min(most, 0.5)
+        assert apart(other.model, eager.model, config) < most
         for name, _ in build_model(config, 16, classes=3).named_buffers():
             torch.testing.assert_close(other.model[name], eager.model[name], rtol=near, atol=near)
 
