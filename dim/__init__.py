@@ -11,7 +11,7 @@ from dim.encoder import Encoder, Features
 from dim.model import DeepInfoMax, Losses, Weights, build_model
 from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
-from dim.terms import CoordinateTerm, Encoded, InfoMaxTerm
+from dim.terms import CoordinateTerm, Encoded, InfoMaxTerm, RelativeCoordinateTerm
 
 __all__ = [
     "PRESETS",
@@ -30,6 +30,7 @@ __all__ = [
     "NoPrior",
     "Prior",
     "ReconstructionTerm",
+    "RelativeCoordinateTerm",
     "RunError",
     "ShuffledLocations",
     "TrainConfig",

@@ -74,6 +74,9 @@ class TrainConfig:
     """Weight of the prior; 0 leaves it out."""
     delta: float = 1.0
     """Weight of the coordinate task, which asks where a location is; 0 leaves it out."""
+    eta: float = 0.0
+    """Weight of the relative one, which asks how two locations of an image lie to each other; 0
+    leaves it out."""
     rho: float = 0.0
     """Weight of the reconstruction of the image from z, summed over its pixels; 0 leaves it out."""
     kappa: float = 0.0
@@ -116,7 +119,7 @@ class TrainConfig:
         """
         least = {"epochs": 0, "z_dim": 1, "head_units": 1, "head_layers": 1, "batch_size": 2}
         least |= {"alpha": 0, "beta": 0, "gamma": 0}
-        least |= {"delta": 0, "rho": 0, "kappa": 0, "occlusion": 0, "coarseness": 1}
+        least |= {"delta": 0, "eta": 0, "rho": 0, "kappa": 0, "occlusion": 0, "coarseness": 1}
         least |= {"negatives_k": 1}
         for name, number in least.items():
             if not getattr(self, name) >= number:
@@ -148,9 +151,11 @@ class TrainConfig:
                 f"{self.prior!r} and {self.gamma}; leave it out"
             )
         of_prior = self.gamma and self.prior != "none"
-        if not (self.alpha or self.beta or self.delta or self.rho or self.kappa or of_prior):
+        of_terms = (self.alpha, self.beta, self.delta, self.eta, self.rho, self.kappa)
+        if not any(of_terms) and not of_prior:
             raise ValueError(
-                "alpha, beta, gamma, delta, rho, kappa: expected a weight above 0, received none"
+                "alpha, beta, gamma, delta, eta, rho, kappa: expected a weight above 0, received "
+                "none"
             )
 
 

@@ -17,6 +17,7 @@ from dim.terms import (
     CoordinateTerm,
     Encoded,
     InfoMaxTerm,
+    RelativeCoordinateTerm,
     coarsen,
     code_with_code,
     code_with_locations,
@@ -79,6 +80,7 @@ class Weights(NamedTuple):
     delta: float = 0.0
     rho: float = 0.0
     kappa: float = 0.0
+    eta: float = 0.0
 
 
 class Losses(NamedTuple):
@@ -91,6 +93,7 @@ class Losses(NamedTuple):
         coordinates: Of the coordinate task.
         reconstruction: Of the image from the code.
         locations: Of the locations term.
+        relative: Of the relative coordinate task.
         total: Their weighted sum, which encoder and critics lower.
         adversary: What the prior's own parameters lower (`Prior.own_loss`). Train on `total +
             adversary`: the two share no parameter that learns.
@@ -102,6 +105,7 @@ class Losses(NamedTuple):
     coordinates: Float[Tensor, ""]
     reconstruction: Float[Tensor, ""]
     locations: Float[Tensor, ""]
+    relative: Float[Tensor, ""]
     total: Float[Tensor, ""]
     adversary: Float[Tensor, ""]
 
@@ -110,17 +114,18 @@ class DeepInfoMax(nn.Module):
     """A sum of weighted losses, to be minimised.
 
     total = alpha global + beta local + gamma prior + delta coordinates + rho reconstruction
-        + kappa locations.
+        + kappa locations + eta relative.
 
     Args:
         encoder: Images to features.
         global_term: About the image as a whole; None leaves it out.
         local_term: About each location, averaged over them; None leaves it out.
         prior: On the code.
-        weights: alpha, beta, gamma, delta, rho, kappa.
+        weights: alpha, beta, gamma, delta, rho, kappa, eta.
         coordinate_term: Which asks where locations are; None leaves it out.
         reconstruction_term: Which makes the image of the code; None leaves it out.
         location_term: About two locations of an image; None leaves it out.
+        relative_term: Which asks how two of them lie to each other; None leaves it out.
         stochastic: Whether the terms see a sample of p(z|x), or its mean.
         occlusion: Side of a square hidden from the code, as a share of the image's.
         coarseness: Side of what is one pixel to the code.
@@ -137,6 +142,7 @@ class DeepInfoMax(nn.Module):
         coordinate_term: CoordinateTerm | None = None,
         reconstruction_term: ReconstructionTerm | None = None,
         location_term: InfoMaxTerm | None = None,
+        relative_term: RelativeCoordinateTerm | None = None,
         stochastic: bool = True,
         occlusion: float = 0.0,
         coarseness: int = 1,
@@ -150,6 +156,7 @@ class DeepInfoMax(nn.Module):
         self.coordinate_term = coordinate_term
         self.reconstruction_term = reconstruction_term
         self.location_term = location_term
+        self.relative_term = relative_term
         self.stochastic = stochastic
         self.occlusion = occlusion
         self.coarseness = coarseness
@@ -209,12 +216,15 @@ class DeepInfoMax(nn.Module):
         coordinates = zero if self.coordinate_term is None else self.coordinate_term(features, z)
         reconstruct = self.reconstruction_term
         reconstruction = zero if reconstruct is None else reconstruct(z, images)
+        relative = zero
+        if self.relative_term is not None:
+            relative = self.relative_term(features, z, generator=generator)
         prior = self.prior(features, z, labels)
         adversary = self.prior.own_loss(z, generator=generator)
         global_, local, locations = (
             infomax.get(name, zero) for name in ("global", "local", "locations")
         )
-        parts = (global_, local, prior, coordinates, reconstruction, locations)
+        parts = (global_, local, prior, coordinates, reconstruction, locations, relative)
         total = sum((weight * loss for weight, loss in zip(self.weights, parts, strict=True)), zero)
         return Losses(*parts, total, adversary), features
 
@@ -224,7 +234,8 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
 
     Raises:
         ValueError: If the encoder cannot halve the image size, a class-conditional prior has no
-            classes, the locations term not two of them, or the image is smaller than `coarseness`.
+            classes, a term between locations not two of them, or the image is smaller than
+            `coarseness`.
     """
     if config.coarseness > image_size:
         raise ValueError(
@@ -237,7 +248,14 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
         )
     with seeded(config.seed):
         encoder = ENCODERS[config.encoder](image_size, config.z_dim)
-        channels, locations = _map_shape(encoder, image_size)
+        channels, height, width = _map_shape(encoder, image_size)
+        locations = height * width
+        for name in ("kappa", "eta"):
+            if getattr(config, name) and locations < 2:
+                raise ValueError(
+                    f"{name}: expected a feature map of at least 2 locations, received "
+                    f"{locations}; enlarge the images with --image-size, or leave it out"
+                )
         if config.global_input == "z":
             pairing, dim_x = code_with_code, config.z_dim
         else:
@@ -255,12 +273,10 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
             reconstruction = ReconstructionTerm(Decoder(config.z_dim, image_size))
         between = None
         if config.kappa:
-            if locations < 2:
-                raise ValueError(
-                    f"kappa: expected a feature map of at least 2 locations, received {locations}; "
-                    f"enlarge the images with --image-size, or leave it out"
-                )
             between = InfoMaxTerm(_estimator(config, channels, channels), location_with_another)
+        relative = None
+        if config.eta:
+            relative = RelativeCoordinateTerm(channels, height, width, config.z_dim)
         return DeepInfoMax(
             encoder,
             global_,
@@ -270,6 +286,7 @@ def build_model(config: TrainConfig, image_size: int, classes: int = 0) -> DeepI
             coordinate_term=coordinates,
             reconstruction_term=reconstruction,
             location_term=between,
+            relative_term=relative,
             stochastic=config.stochastic,
             occlusion=config.occlusion,
             coarseness=config.coarseness,
@@ -336,7 +353,6 @@ def _estimator(config: TrainConfig, dim_x: int, dim_y: int) -> MIEstimator:
     return MIEstimator(critic, OBJECTIVES[config.objective](), negatives)
 
 
-def _map_shape(encoder: Encoder, image_size: int) -> tuple[int, int]:
+def _map_shape(encoder: Encoder, image_size: int) -> torch.Size:
     with torch.no_grad(), evaluating(encoder):  # batch statistics stay as they are
-        shape = encoder.local(torch.zeros(1, 3, image_size, image_size)).shape
-    return shape[1], shape[2] * shape[3]
+        return encoder.local(torch.zeros(1, 3, image_size, image_size)).shape[1:]

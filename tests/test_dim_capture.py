@@ -65,7 +65,7 @@ def apart(one, other, config):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_losses_and_gradients_are_computed_without_reading_from_the_device(preset):
-    additions = {"delta": 1.0, "kappa": 1.0, "occlusion": 0.5, "coarseness": 2}
+    additions = {"delta": 1.0, "eta": 1.0, "kappa": 1.0, "occlusion": 0.5, "coarseness": 2}
     training = Training(small(preset, **additions), data(), CPU)
     labels = None if training.labels is None else training.labels[:8]
     with Reads() as reads:

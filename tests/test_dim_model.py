@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from dim import PRESETS, AdversarialPrior, KLPrior, NoPrior, TrainConfig, build_model
 from dim.encoder import Features, alex64x64, basic32x32, resnet18, su
 from dim.model import NEGATIVES, OBJECTIVES
-from dim.terms import CoordinateTerm, coarsen, occlude
+from dim.terms import CoordinateTerm, RelativeCoordinateTerm, coarsen, occlude
 
 
 def images(n=6, size=16, seed=0):
@@ -234,7 +235,7 @@ def test_no_prior_costs_nothing():
     features = random_features()
     assert NoPrior()(features, features.z_mean).item() == 0
     with pytest.raises(
-        ValueError, match="alpha, beta, gamma, delta, rho, kappa: expected a weight"
+        ValueError, match="alpha, beta, gamma, delta, eta, rho, kappa: expected a weight"
     ):
         TrainConfig(alpha=0.0, beta=0.0, delta=0.0, prior="none")
 
@@ -286,6 +287,47 @@ def test_features_that_tell_their_place_reach_the_bound_and_others_stay_at_chanc
     assert term(untold, z).item() > -0.01
 
 
+def test_the_relative_coordinate_term_is_a_cross_entropy_written_out():
+    term = RelativeCoordinateTerm(2, 2, 3, 3, units=4)
+    torch.nn.init.normal_(term.classifier[-1].weight)
+    features = dataclasses.replace(random_features(5), feature_map=torch.randn(5, 2, 2, 3))
+    z, places = torch.randn(5, 3), [(row, column) for row in range(2) for column in range(3)]
+    pairs = [(a, b) for a in places for b in places if a != b]
+    away = lambda a, b: (a[0] - b[0], a[1] - b[1])  # noqa: E731
+    shares = Counter(away(*pair) for pair in pairs)
+    entropy = -sum(n / 30 * math.log(n / 30) for n in shares.values())
+    kinds = sorted(shares)
+    assert term.entropy == pytest.approx(entropy)
+    log_share = torch.tensor([math.log(shares[kind] / 30) for kind in kinds])
+    elsewhere = torch.rand(6, generator=seeded()).argsort()
+    elsewhere = dict(zip(elsewhere.tolist(), elsewhere.roll(-1).tolist(), strict=True))
+    expected = -entropy
+    for image in range(5):
+        for here, there in elsewhere.items():
+            one, other = (features.feature_map[image, :, *places[p]] for p in (here, there))
+            scores = term.classifier(torch.cat([one, other, z[image]])) + log_share
+            kind = kinds.index(away(places[here], places[there]))
+            expected += (scores.logsumexp(0) - scores[kind]).item() / 30
+    assert term(features, z, generator=seeded()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_features_that_tell_their_place_tell_how_they_lie_to_each_other():
+    place = torch.eye(9).view(1, 9, 3, 3).expand(64, -1, -1, -1)
+    told, untold = (
+        dataclasses.replace(random_features(64), feature_map=m) for m in (place, 0 * place)
+    )
+    z, term = torch.randn(64, 3, generator=seeded()), RelativeCoordinateTerm(9, 3, 3, 3)
+    optimiser, generator = torch.optim.Adam(term.parameters(), lr=1e-2), seeded()
+    at_chance = [term(untold, z, generator=generator).item() for _ in range(400)]
+    assert abs(sum(at_chance) / 400) < 0.03
+    for _ in range(300):
+        optimiser.zero_grad()
+        term(told, z, generator=generator).backward()
+        optimiser.step()
+    losses = [term(told, z, generator=generator).item() for _ in range(20)]
+    assert -term.entropy <= sum(losses) / 20 < -0.95 * term.entropy
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_a_square_of_each_image_is_grey_and_the_rest_as_it_was(dtype):
     grey = 127 if dtype == torch.uint8 else 0.5
@@ -323,6 +365,17 @@ def test_the_coordinate_task_is_a_part_of_the_total():
     losses, _ = model(images(4), generator=seeded())
     torch.testing.assert_close(losses.total, losses.local + 2 * losses.coordinates)
     losses.coordinates.backward()
+    assert model.encoder.local[0].weight.grad.any()
+    assert model.encoder.z_mean.weight.grad.any()
+
+
+def test_the_relative_coordinate_task_is_a_part_of_the_total():
+    config = dataclasses.replace(PRESETS["default"], eta=2.0, delta=0.0, alpha=0.0, gamma=0.0)
+    model = build_model(config, 16)
+    torch.nn.init.normal_(model.relative_term.classifier[-1].weight)
+    losses, _ = model(images(4), generator=seeded())
+    torch.testing.assert_close(losses.total, losses.local + 2 * losses.relative)
+    losses.relative.backward()
     assert model.encoder.local[0].weight.grad.any()
     assert model.encoder.z_mean.weight.grad.any()
 
@@ -379,9 +432,10 @@ def test_the_locations_term_changes_nothing_of_the_others():
     torch.testing.assert_close(with_it.total, without.total + with_it.locations)
 
 
-def test_a_locations_term_needs_two_locations():
-    config = dataclasses.replace(PRESETS["su-kl"], kappa=1.0)
-    with pytest.raises(ValueError, match="kappa: expected a feature map of at least 2 locations"):
+@pytest.mark.parametrize("name", ["kappa", "eta"])
+def test_a_term_between_locations_needs_two(name):
+    config = dataclasses.replace(PRESETS["su-kl"], **{name: 1.0})
+    with pytest.raises(ValueError, match=f"{name}: expected a feature map of at least 2 locations"):
         build_model(config, 8)
 
 

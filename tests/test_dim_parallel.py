@@ -35,7 +35,7 @@ CONFIGS = {
     ),
     "class means": dataclasses.replace(SMALL, class_conditional=True, gamma=1.0),
     "coordinates, locations, a coarse part": dataclasses.replace(
-        SMALL, delta=1.0, kappa=1.0, occlusion=0.4, coarseness=4
+        SMALL, delta=1.0, eta=1.0, kappa=1.0, occlusion=0.4, coarseness=4
     ),
     "two views": dataclasses.replace(SMALL, views=2),
     "vae": dataclasses.replace(PRESETS["vae"], batch_size=8),

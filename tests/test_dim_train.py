@@ -158,14 +158,15 @@ def test_only_a_refusal_is_one_line(capsys):
     assert capsys.readouterr().err == "error: run: expected a folder, received none; pass one\n"
 
 
-def test_the_locations_term_is_in_the_metrics_and_the_curves(npz, tmp_path):
+def test_terms_between_locations_are_in_the_metrics_and_the_curves(npz, tmp_path):
     drawn = []
     for kappa in (0, 1):
-        run = tmp_path / str(kappa)
-        run_main(*arguments(npz, run, "--kappa", kappa, "--coarseness", 2, "--epochs", 1))
+        run, more = tmp_path / str(kappa), ("--kappa", kappa, "--eta", kappa, "--coarseness", 2)
+        run_main(*arguments(npz, run, *more, "--epochs", 1))
         with (run / METRICS).open() as file:
             (row,) = csv.DictReader(file)
-        assert bool(float(row["locations"])) == bool(kappa)
+        for name in ("locations", "relative"):
+            assert bool(float(row[name])) == bool(kappa)
         assert ("locations_gap" in row) == bool(kappa)
         assert load_config(run).coarseness == 2
         drawn.append(matplotlib.image.imread(run / "curves.png").shape[0])
