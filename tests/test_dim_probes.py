@@ -245,6 +245,82 @@ def test_a_short_schedule_is_the_papers_in_small(monkeypatch):
         assert torch.tensor(rates).tolist() == pytest.approx([*expected.tolist()] * 2)
 
 
+def test_the_network_learns_as_the_papers_does():
+    """rdevon/DIM's classifier, written out: what it makes of other points after each epoch."""
+    (x, y), (points, _) = blobs(150, seed=0, dim=6, spread=1.0), blobs(20, seed=1, dim=6)
+    seen = []
+    dim.probes._train_mlp(x, y, 8, 3, lambda network: seen.append(network(points)))
+
+    torch.manual_seed(3)
+    first, norm, second = nn.Linear(6, 200), nn.BatchNorm1d(200), nn.Linear(200, 3)
+    parameters = [p for layer in (first, norm, second) for p in layer.parameters()]
+    moments = [[torch.zeros_like(p), torch.zeros_like(p)] for p in parameters]
+    taken = 0
+    for epoch in range(8):
+        rate = 1e-4 * (1.0, 0.1, 0.01)[(epoch >= 2) + (epoch >= 4)]
+        order = torch.randperm(150)
+        for rows in (order[:64], order[64:128], order[128:]):
+            hidden = first(x[rows])
+            kept = torch.empty_like(hidden).bernoulli_(0.9)
+            logits = second(norm(hidden * kept / 0.9).relu())
+            loss = -logits.log_softmax(1)[range(len(rows)), y[rows]].mean()
+            gradients = torch.autograd.grad(loss, parameters)
+            taken += 1
+            with torch.no_grad():
+                for p, g, (m, v) in zip(parameters, gradients, moments, strict=True):
+                    m.mul_(0.5).add_(0.5 * g)
+                    v.mul_(0.999).add_(0.001 * g.square())
+                    spread = (v / (1 - 0.999**taken)).sqrt() + 1e-8
+                    p -= rate * m / (1 - 0.5**taken) / spread
+        norm.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(
+                seen[epoch], second(norm(first(points)).relu()), rtol=1e-3, atol=1e-4
+            )
+        norm.train()
+
+
+@pytest.mark.parametrize(("epochs", "averaged"), [(400, 100), (7, 4)])
+def test_the_last_epochs_are_averaged_and_a_tenth_chooses_one(epochs, averaged, monkeypatch):
+    """With networks that are right on a known share of the points, whatever they were fitted on."""
+    generator = torch.Generator().manual_seed(0)
+    on_test, held_out = (torch.rand(epochs, generator=generator) for _ in range(2))
+    fitted = []
+
+    def points(n, mark):
+        rank = torch.arange(n) / n
+        y = torch.arange(n) % 2
+        return torch.stack([y.float(), rank, torch.full((n,), float(mark))], dim=1), y
+
+    class Network(nn.Module):
+        def __init__(self, epoch):
+            super().__init__()
+            self.epoch = epoch
+
+        def forward(self, x):
+            share = torch.where(x[:, 2] == 0, held_out[self.epoch], on_test[self.epoch])
+            guess = torch.where(x[:, 1] < share, x[:, 0], 1 - x[:, 0])
+            return nn.functional.one_hot(guess.long(), 2)
+
+    def trained(x, targets, epochs, seed, look):
+        fitted.append(x)
+        for epoch in range(epochs):
+            look(Network(epoch))
+
+    monkeypatch.setattr(dim.probes, "_train_mlp", trained)
+    (x, y), test = points(5000, 0), points(5000, 1)
+    found = mlp_accuracy(x, y, *test, epochs=epochs)
+    assert found.last == pytest.approx(on_test[-averaged:].mean().item(), abs=3e-4)
+    every, some = fitted
+    assert torch.equal(every, x)
+    assert len(some) == 4500
+    tenth = x[~torch.isin(x[:, 1], some[:, 1])]
+    assert len(tenth) == 500
+    right = [(tenth[:, 1] < share).float().mean().item() for share in held_out]
+    best = max(range(epochs), key=right.__getitem__)
+    assert found.validated == pytest.approx(on_test[best].item(), abs=3e-4)
+
+
 def test_test_labels_choose_nothing():
     train, (test_x, test_y) = ring(200, seed=0), ring(400, seed=1)
     right = mlp_accuracy(*train, test_x, test_y, epochs=3)
