@@ -17,6 +17,8 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}  # where the package is not in
 
 stages=(correct local-jsd speed local-infonce su-kl default global local-dv negatives baselines
   additions seeds own-seeds two-view compile)
+[[ " ${stages[*]} " != *" $results "* ]] ||
+  { echo "results: expected a folder before the stages, received the stage $results" >&2; exit 2; }
 long=(--epochs 1000)  # as long as the paper's; our presets are shorter, for a CPU
 
 stage() {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 from presets import RUNS, table
-from resumable import Row, TrainingOptions, as_told, known_rows, recorded
+from resumable import Row, TrainingOptions, as_told, config_of, known_rows, recorded
 
 from dim import TrainConfig
 from dim.command import one_line_refusals
@@ -34,17 +34,22 @@ def whole(rows: list[Row]) -> str:
     """The table of every run on each of the sources, whether there are rows of it or not.
 
     Raises:
-        ValueError: If a run is there twice, is configured otherwise today, or has seeds that were
-            probed for different epochs.
+        ValueError: If a run is unknown or there twice, is configured otherwise today, or has seeds
+            that were probed for different epochs.
     """
     seen = set()
     probed: dict[tuple[str, str, int], int] = {}
     for row in rows:
         one = row["run"], row["seed"], row["source"], row["epochs"]
+        if row["run"] not in RUNS:
+            raise ValueError(
+                f"{one}: expected one of {', '.join(RUNS)}, received another; move it out of the "
+                f"file"
+            )
         config = today(row["run"], row)
         blank = without_a_part(config)
         expected_config = recorded(config, row["config"]["image_size"]) | blank
-        if one in seen or row["config"] | blank != expected_config:
+        if one in seen or config_of(row) | blank != expected_config:
             raise ValueError(
                 f"{one}: expected one row of today's configuration, received another; move it out "
                 "of the file"
@@ -65,6 +70,8 @@ def whole(rows: list[Row]) -> str:
 
 def main(path: tyro.conf.Positional[Path], /) -> None:
     """Print the table of a result file of presets.py."""
+    if not path.exists():
+        raise ValueError(f"path: expected a result file of presets.py, received {path}, no file")
     print(whole(known_rows(path)))
 
 

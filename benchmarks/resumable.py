@@ -4,8 +4,10 @@ What takes longer than `--minutes` stops with a checkpoint, and the same command
 runs are read from the results and not repeated. Each row keeps its own command, hardware and time.
 """
 
+import fcntl
 import json
 import math
+import os
 import signal
 import statistics
 import sys
@@ -23,7 +25,7 @@ from infomax_terms import few
 from provenance import provenance
 
 from dim import DataError, DeepInfoMax, ImageData, TrainConfig, load_data
-from dim.checkpoint import RunError, load_model, load_state, write_atomically
+from dim.checkpoint import STATE, RunError, load_model, load_state, write_atomically
 from dim.command import Device, resolve_device
 from dim.config import Precision
 from dim.train import train
@@ -136,6 +138,18 @@ def as_json(rows: Sequence[Row]) -> str:
     return json.dumps({"rows": rows}, indent=1, allow_nan=False) + "\n"
 
 
+def added(path: Path, row: Row) -> list[Row]:
+    """All rows of a result file with a new one, which is saved beside what others saved there."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        rows = [*known_rows(path), row]
+        write_atomically(path, partial(Path.write_text, data=as_json(rows)))
+        return rows
+    finally:
+        os.close(folder)
+
+
 def carry_out(
     runs: Mapping[str, TrainConfig],
     options: TrainingOptions,
@@ -174,7 +188,7 @@ def carry_out(
         }
         return expected == {
             "run": row["run"],
-            "config": row["config"],
+            "config": config_of(row),
             "mlp_epochs": row["options"]["mlp_epochs"],
             "gpu": row["hardware"]["gpu"],
         }
@@ -195,7 +209,7 @@ def carry_out(
             }
             try:
                 row = of_run | run(name, told, options, look, deadline) | made
-                content = as_json([*rows, row])
+                as_json([row])  # a number that JSON does not have fails here
             except DataError:  # no run can have them
                 raise
             except Exception as error:
@@ -203,14 +217,23 @@ def carry_out(
                     traceback.print_exc()
                 failed.append(f"{name}, seed {seed}: {error}")
                 continue
-            rows.append(row)
-            write_atomically(path, partial(Path.write_text, data=content))
+            rows = added(path, row)
     except TimeOver:
-        print(f"{options.minutes:g} minutes are over; the same command goes on", file=sys.stderr)
+        more = ""
+        if not (folder_of(name, told, options) / STATE).exists():
+            more = f", and with more --minutes: {name} has not finished an epoch"
+        print(
+            f"{options.minutes:g} minutes are over; the same command goes on{more}", file=sys.stderr
+        )
     else:
         print(f"{path}: {len(wanted) - len(failed)} of {len(wanted)} runs", file=sys.stderr)
     found = [row for row in rows if any(is_of(row, name, row["seed"]) for name in runs)]
     return Outcome(found, failed)
+
+
+def config_of(row: Row) -> Row:
+    """A row's configuration; an option that is younger than the row has its default."""
+    return asdict(TrainConfig()) | row["config"]
 
 
 def recorded(config: TrainConfig, image_size: int | None) -> Row:

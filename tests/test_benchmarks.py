@@ -216,6 +216,20 @@ def test_a_table_asks_for_the_same_objective_where_there_is_one(tmp_path, name, 
     assert done.returncode == code, done.stderr
 
 
+def test_a_table_is_made_of_runs_that_are_known_before_an_option_was_and_of_no_others(tmp_path):
+    path = tmp_path / "presets.json"
+    done = run(str(path), cwd=tmp_path, script="presets_table.py")
+    assert (done.returncode, done.stderr.count("path: expected a result file")) == (2, 1)
+    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    row = next(row for row in rows if row["run"] == "vae")
+    of_before = {name: value for name, value in row["config"].items() if name != "occlusion"}
+    for changes, code in (({"config": of_before}, 0), ({"run": "vea"}, 2)):
+        path.write_text(json.dumps({"rows": [row | changes]}))
+        done = run(str(path), cwd=tmp_path, script="presets_table.py")
+        assert done.returncode == code, done.stderr
+    assert "expected one of paper-local-jsd" in done.stderr
+
+
 def test_a_table_is_not_made_of_seeds_that_were_probed_differently(tmp_path):
     rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
     one = next(row for row in rows if row["seed"] == 1)
@@ -251,7 +265,7 @@ def test_presets_stop_when_the_time_is_over(tmp_path):
     arguments = ("--data", "digits", "--runs", "vae", "--smoke", "--minutes", "1e-3")
     done = run(*arguments, "--out", "results", cwd=tmp_path, script="presets.py")
     assert done.returncode == 0, done.stderr
-    assert "minutes are over; the same command goes on" in done.stderr
+    assert "minutes are over; the same command goes on, and with more --minutes: vae" in done.stderr
     assert "| vae | digits | 1 | 0 | not run |" in done.stdout
     assert not (tmp_path / "results" / "presets.json").exists()
 
@@ -477,6 +491,23 @@ def test_a_row_counts_for_the_run_that_made_it_and_no_other(tmp_path, monkeypatc
     assert rows() == (1, 1), "on another device"
 
 
+def test_rows_that_others_add_meanwhile_are_kept(tmp_path, monkeypatch):
+    path = tmp_path / "rows.json"
+
+    def run(name, config, options, look, deadline):
+        row = {"config": resumable.recorded(config, 32)}
+        made = resumable.made_by(options, "presets", [])
+        resumable.added(path, row | made | {"run": f"of another script, beside {name}", "seed": 0})
+        return row
+
+    monkeypatch.setattr(resumable, "run", run)
+    options = resumable.TrainingOptions("digits")
+    runs = {"vae": PRESETS["vae"]}
+    resumable.carry_out(runs, options, None, path=path, script="presets", argv=[])
+    names = [row["run"] for row in resumable.known_rows(path)]
+    assert names == ["of another script, beside vae", "vae"]
+
+
 def test_more_negatives_than_a_batch_has_are_refused(tmp_path):
     done = run("--data", "digits", "--counts", "64", "--smoke", cwd=tmp_path, script="negatives.py")
     assert done.returncode == 2
@@ -491,3 +522,7 @@ def test_the_gpu_script_names_its_stages(tmp_path):
     assert done.returncode == 2
     assert "expected one of correct local-jsd" in done.stderr
     assert "received coffee" in done.stderr
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "digits", "speed"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "results: expected a folder before the stages, received the stage speed" in done.stderr
