@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tyro
@@ -19,12 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dim.checkpoint import load_encoder, write_atomically
-from dim.command import RunOptions, images_of_run, one_line_refusals, resolve_device
+from dim.command import Device, Run, images_of_run, one_line_refusals, resolve_device
 from dim.data import Corrupt, ImageData
-from dim.encoder import encode
+from dim.encoder import FixedLayer, encode
 from dim.extras import require_packages
 
-Layer = Literal["z_mean", "hidden", "conv", "feature_map"]
 BATCH = 500
 
 
@@ -62,7 +60,7 @@ def rows(data: ImageData) -> list[Row]:
 
 
 def embed(
-    encoder: nn.Module, images: UInt8[Tensor, "N 3 h w"], layer: Layer
+    encoder: nn.Module, images: UInt8[Tensor, "N 3 h w"], layer: FixedLayer
 ) -> Iterator[Float[Tensor, "B d"]]:
     """One layer's values, a batch at a time; feature maps are flattened, channel by channel."""
     for batch in tqdm(images.split(BATCH), desc=layer, disable=None, leave=False, unit="batch"):
@@ -70,7 +68,7 @@ def embed(
 
 
 def write_embeddings(
-    out: Path, encoder: nn.Module, data: ImageData, *, layer: Layer = "z_mean"
+    out: Path, encoder: nn.Module, data: ImageData, *, layer: FixedLayer = "z_mean"
 ) -> tuple[int, int]:
     """Write the embeddings of all images, whole or not at all.
 
@@ -120,12 +118,12 @@ def _write_npy(
             writer.writerows(map(asdict, index))
 
     def write_both(path: Path) -> None:
-        array = np.lib.format.open_memmap(path, "w+", np.float32, (len(index), dimensions))
-        start = 0
-        for batch in batches:
-            array[start : start + len(batch)] = batch
-            start += len(batch)
-        array.flush()
+        shape, kind = (len(index), dimensions), np.dtype(np.float32)
+        header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        with path.open("wb") as file:  # not mapped: on a full disk that kills the process
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in batches:
+                file.write(batch.numpy().astype(kind).tobytes())
         # In here, so that both files take their places at almost the same moment.
         write_atomically(out.with_suffix(".csv"), write_table)
 
@@ -159,36 +157,34 @@ def _write_parquet(
 # --- Command line -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbedOptions(RunOptions):
-    """What to embed, and where to write it.
+@dataclass(frozen=True)
+class Options:
+    """Write the embeddings of a run's images, or of others."""
 
-    Attributes:
-        out: File to write, .npy (and a .csv beside it) or .parquet.
-        data: Other images than the run's, as for training; resized to the run's size.
-        layer: What to write of the encoder; feature maps are flattened.
-        corrupt: What to do with a file of a folder that is no readable image; by default as in
-            training.
-    """
-
+    run: Run
+    """Folder of a run of `python -m dim.train`."""
     out: Path
+    """File to write, .npy (and a .csv beside it) or .parquet."""
     data: str | None = None
-    layer: Layer = "z_mean"
+    """Other images than the run's, as for training; resized to the run's size."""
+    layer: FixedLayer = "z_mean"
+    """What to write of the encoder; feature maps are flattened."""
     corrupt: Corrupt | None = None
+    """What to do with a file of a folder that is no readable image; by default as in training."""
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA where there is a device."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the embeddings of a run's images, or of others."""
-    options = tyro.cli(
-        EmbedOptions, prog="python -m dim.embed", description=main.__doc__, args=argv
-    )
+    """The command line; a user's mistake exits with code 2 and one line."""
     with one_line_refusals():
+        options = tyro.cli(Options, prog="python -m dim.embed", args=argv)
         require_format(options.out)
         device = resolve_device(options.device)
         encoder = load_encoder(options.run).to(device)
         data = images_of_run(options.run, options.data, corrupt=options.corrupt)
         count, dimensions = write_embeddings(options.out, encoder, data, layer=options.layer)
-    print(f"written: {options.out}, {count:,} × {dimensions:,}, {options.layer} of {data.name}")
+        print(f"written: {options.out}, {count:,} × {dimensions:,}, {options.layer} of {data.name}")
 
 
 if __name__ == "__main__":

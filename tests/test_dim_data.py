@@ -153,6 +153,11 @@ def test_npz_of_grey_images_has_three_equal_channels(load, arrays):
         np.testing.assert_array_equal(data.x_train[:, channel], arrays["x_train"][..., 0])
 
 
+def test_npz_labels_may_be_a_column(load, arrays):
+    data = load(y_train=arrays["y_train"][:, None])
+    assert data.y_train.tolist() == arrays["y_train"].tolist()
+
+
 def test_npz_without_labels(load):
     data = load(y_train=None, y_test=None)
     assert data.y_train is None
@@ -212,7 +217,7 @@ def nan_image():
             r"at least 8×8 pixels, received 4×4",
         ),
         ({"y_train": np.zeros(29, int)}, r"y_train: expected 30 class numbers, .*\(29,\)"),
-        ({"y_test": np.zeros((10, 1), int)}, r"y_test: expected 10 class numbers, .*\(10, 1\)"),
+        ({"y_test": np.zeros((10, 2), int)}, r"y_test: expected 10 class numbers, .*\(10, 2\)"),
         ({"y_train": np.zeros(30)}, r"received float64 of shape \(30,\); number the classes"),
         ({"y_train": np.full(30, -1)}, r"expected class numbers from 0, received -1"),
         ({"y_train": np.array([{}] * 30)}, r"expected plain numeric arrays, received: Object"),
@@ -267,6 +272,16 @@ def test_subfolders_are_classes(tmp_path, rng):
     for images, labels in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         for image, label in zip(images.permute(0, 2, 3, 1).numpy(), labels, strict=True):
             assert (image.tobytes() in known) == (label == 0)
+
+
+def test_class_folders_may_be_links(tmp_path, rng):
+    save_images(tmp_path / "store" / "cat", rng, 20)
+    save_images(tmp_path / "data" / "dog", rng, 20)
+    (tmp_path / "data" / "cat").symlink_to(tmp_path / "store" / "cat")
+    (tmp_path / "data" / "dog" / "up").symlink_to(tmp_path / "data")
+    data = load_data(str(tmp_path / "data"))
+    assert data.classes == ("cat", "dog")
+    assert len(data.x_train) + len(data.x_test) == 40
 
 
 @pytest.mark.parametrize("test", ["test", "val"])

@@ -4,8 +4,9 @@ Read with Pillow, not through ``datasets``' image folders: errors name the file,
 in a cache that could go stale.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,19 +99,27 @@ def read_parts(
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Image files anywhere below a folder, without hidden files and folders."""
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """Image files anywhere below a folder, also by links, without hidden files and folders."""
+    paths = sorted(_images_below(folder))
     if not paths:
         raise DataError(
             f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), received none; "
             "check the path, or convert the images to one of these formats"
         )
     return paths
+
+
+def _images_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    if (place := folder.resolve()) in above:  # a link back up
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _images_below(Path(entry), above | {place})
+            elif Path(entry).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(entry)
 
 
 def class_folder(path: Path, folder: Path) -> str:

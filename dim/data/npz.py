@@ -55,6 +55,8 @@ def read_npz(path: Path, image_size: int | None, seed: int) -> ImageData:
 
 
 def _labels(array: Shaped[np.ndarray, "..."], count: int, name: str) -> Int64[Tensor, "N"]:
+    if array.shape == (count, 1):  # as Keras has them
+        array = array[:, 0]
     if array.dtype.kind not in "iu" or array.shape != (count,):
         raise DataError(
             f"{name}: expected {count} class numbers, one an image, received {array.dtype} of "
