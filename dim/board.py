@@ -7,7 +7,7 @@ from pathlib import Path
 from dim.extras import require_packages
 
 Row = Mapping[str, float | int]
-FOLDER = "tensorboard"
+BOARD = "tensorboard"
 
 
 def require_tensorboard() -> None:
@@ -34,8 +34,8 @@ def board(run: Path, history: Sequence[Row]) -> Iterator[Callable[[Row], None]]:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    missed = () if (run / FOLDER).exists() else history
-    with SummaryWriter(run / FOLDER, purge_step=len(history) + 1) as writer:
+    missed = () if (run / BOARD).exists() else history
+    with SummaryWriter(run / BOARD, purge_step=len(history) + 1) as writer:
 
         def write(row: Row) -> None:
             for name in row.keys() - {"epoch"}:

@@ -44,17 +44,18 @@ def capture(
     }
     random = generator.get_state()
     numbers = batch.clone()
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
+    # Of the tensors' device, which need not be the current one: elsewhere a graph stays empty.
+    aside, usual = torch.cuda.Stream(batch.device), torch.cuda.current_stream(batch.device)
+    aside.wait_stream(usual)
     with torch.cuda.stream(aside):
         for _ in range(WARM_UP):
             step(numbers)
-    torch.cuda.current_stream().wait_stream(aside)
+    usual.wait_stream(aside)
 
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     optimiser.zero_grad()  # gradients are to lie in the graph's own memory
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):
         returned = step(numbers)
 
     with torch.no_grad():

@@ -18,14 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from dim.board import BOARD
 from dim.config import TrainConfig
 from dim.encoder import Encoder
 from dim.model import DeepInfoMax, build_model
 
 CONFIG, WEIGHTS, STATE = "config.json", "encoder.safetensors", "training.pt"
-METRICS = "metrics.csv"
+METRICS, BAD_BATCH = "metrics.csv", "bad_batch.safetensors"
 IMAGES = "images"  # in the weights' metadata
-MAY_CHANGE = {"epochs"}  # a finished run may be trained on
 
 
 class RunError(ValueError):
@@ -66,8 +66,7 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
             configuration, on other images, or of more epochs.
     """
     require_folder(run)
-    # A run that was killed while it began leaves no more than half a configuration.
-    if not run.exists() or not any(path != _part(run / CONFIG) for path in run.iterdir()):
+    if not run.exists() or not _kept(run):
         run.mkdir(parents=True, exist_ok=True)
         _write_config(run, config)
         return None
@@ -76,14 +75,15 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
             f"out: expected a new folder, received {run}, which is not empty; continue that run "
             f"with --resume, or choose another --out"
         )
-    saved = dataclasses.asdict(load_config(run))
+    saved, state = dataclasses.asdict(load_config(run)), load_state(run)
+    # A finished run may be trained on; images may move, and are then known by their fingerprint.
+    may_change = {"epochs", "data"} if state else {"epochs"}
     for name, value in dataclasses.asdict(config).items():
-        if name not in MAY_CHANGE and saved[name] != value:
+        if name not in may_change and saved[name] != value:
             raise RunError(
                 f"{name}: the run in {run} has {saved[name]!r}, received {value!r}; resume it with "
                 f"its own configuration, or choose another --out"
             )
-    state = load_state(run)
     if state is not None:
         require_same_images(run, images, "restore them, or choose another --out")
         if len(state.history) > config.epochs:
@@ -91,7 +91,7 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
                 f"epochs: the run in {run} has had {len(state.history)}, received {config.epochs}; "
                 f"resume it with no fewer, or choose another --out"
             )
-    if saved["epochs"] != config.epochs:
+    if any(saved[name] != getattr(config, name) for name in may_change):
         _write_config(run, config)
     return state
 
@@ -102,7 +102,7 @@ def begun(run: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if {path.name for path in run.iterdir()} == {CONFIG}:
+        if _kept(run) == {CONFIG}:
             (run / CONFIG).unlink()
         raise
 
@@ -296,7 +296,9 @@ def require_folder(path: Path) -> None:
 
 def _image_size(run: Path, config: TrainConfig) -> int:
     if config.image_size is None:
-        raise RunError(f"image_size: expected a number in {run / CONFIG}, received null")
+        raise RunError(
+            f"image_size: expected a number in {run / CONFIG}, received null; train it again"
+        )
     return config.image_size
 
 
@@ -314,6 +316,11 @@ def _without_weights(run: Path, error: Exception) -> RunError:
     )
 
 
+def _kept(run: Path) -> set[str]:
+    """What is in a folder, but for what a run leaves that ends before its first epoch does."""
+    return {path.name for path in run.iterdir()} - {_part(run / CONFIG).name, BAD_BATCH, BOARD}
+
+
 def _part(path: Path) -> Path:
     """Where a file is written before it is whole."""
     return path.with_name(f".{path.name}.part")
@@ -321,6 +328,7 @@ def _part(path: Path) -> Path:
 
 def _write_metrics(history: list[dict[str, float | int]], path: Path) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=history[-1] if history else ())
+        # Of all rows, for those of an older version may have others.
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in history for name in row))
         writer.writeheader()
         writer.writerows(history)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,17 +17,10 @@ from dim.data import Corrupt, DataError, ImageData, load_data
 Device = Literal["auto", "cpu", "cuda"]
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What a command on a finished run is told.
-
-    Attributes:
-        run: Folder of a run of `python -m dim.train`.
-        device: Where to compute; auto takes CUDA where there is a device.
-    """
-
-    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
-    device: Device = "auto"
+Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+Runs = tyro.conf.Positional[
+    Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
+]
 
 
 def images_of(config: TrainConfig, source: str | None = None) -> ImageData:

@@ -106,8 +106,9 @@ class TrainConfig:
     """Of Adam."""
     precision: Precision = "auto"
     """Of convolutions and matrix products; scores and losses are float32. By default bfloat16 on
-    CUDA and float32 on a CPU; one with AMX is up to 2.7 times as fast in bfloat16, one without
-    AVX-512 many times slower. On CUDA float32 leaves convolutions in TF32, as torch does."""
+    CUDA, where the GPU has it, and float32 on a CPU; one with AMX is up to 2.7 times as fast in
+    bfloat16, one without AVX-512 many times slower. On CUDA float32 leaves convolutions in TF32, as
+    torch does."""
     seed: int = 0
     """Of everything drawn."""
 

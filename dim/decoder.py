@@ -4,18 +4,9 @@ An autoencoder is an encoder and a `ReconstructionTerm`; with the KL prior and a
 a variational one, with a mean for each class the class-conditional one of the VAE blog.
 """
 
-from pathlib import Path
-
 import torch
-from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
-
-from dim.encoder import Encoder
-from mi_estimators.estimator import evaluating
-
-SHOWN = 10  # images in a row of the figure
-DRAWN = 4  # images of each class, beside that of its mean
 
 
 class Decoder(nn.Module):
@@ -86,53 +77,3 @@ class ReconstructionTerm(nn.Module):
         target = 2 * (images / 255 if images.dtype == torch.uint8 else images) - 1
         error = self.decoder(z).float() - target
         return 0.5 * error.square().flatten(1).sum(1).mean() / self.variance
-
-
-@torch.no_grad()
-def draw_reconstructions(
-    encoder: Encoder, decoder: Decoder, images: UInt8[Tensor, "N 3 h w"], *, path: Path
-) -> None:
-    """Draw images above what the decoder makes of the mean of their codes.
-
-    Args:
-        encoder: Images to codes.
-        decoder: Codes to images.
-        images: The first ten are drawn; best some that training never saw.
-        path: PNG to write.
-    """
-    shown = images[:SHOWN]
-    device = next(encoder.parameters()).device
-    with evaluating(encoder), evaluating(decoder):
-        again = decoder(encoder(shown.to(device)).z_mean).float().cpu()
-    _save(torch.stack([shown.cpu(), _as_bytes(again)]), path)
-
-
-@torch.no_grad()
-def draw_classes(decoder: Decoder, means: Float[Tensor, "C d"], *, path: Path) -> None:
-    """Draw a column a class: the decoder's image of its mean, then of draws of its prior.
-
-    Args:
-        decoder: Codes to images.
-        means: Of the priors N(mean, 1) of the classes.
-        path: PNG to write.
-    """
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(DRAWN, *means.shape, generator=generator).to(means)
-    codes = torch.cat([means[None], means + noise])
-    with evaluating(decoder):
-        images = decoder(codes.flatten(0, 1)).float().cpu()
-    _save(_as_bytes(images).unflatten(0, codes.shape[:2]), path)
-
-
-def _as_bytes(images: Float[Tensor, "N 3 h w"]) -> UInt8[Tensor, "N 3 h w"]:
-    """Images in [-1, 1] as bytes."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def _save(images: UInt8[Tensor, "r n 3 h w"], path: Path) -> None:
-    """Rows of images as one PNG, three times their size."""
-    from PIL import Image
-
-    grid = rearrange(images, "r n c h w -> (r h) (n w) c")
-    enlarged = grid.repeat_interleave(3, 0).repeat_interleave(3, 1)
-    Image.fromarray(enlarged.numpy()).save(path)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mi_estimators.estimator import evaluating
 
-Layer = Literal["z", "z_mean", "z_log_var", "hidden", "conv", "feature_map"]
+FixedLayer = Literal["z_mean", "z_log_var", "hidden", "conv", "feature_map"]
+Layer = Literal["z", FixedLayer]  # with the one that is drawn
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Encoder(nn.Module):
                 f"{images.min():.3g} to {images.max():.3g}; rescale them, the encoder normalises"
             )
         # Convolutions are faster with channels last, on CUDA and on most CPUs.
-        return ((images - self.centre) * self.scale).contiguous(memory_format=torch.channels_last)
+        centred = (images.float() - self.centre) * self.scale
+        return centred.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ folder. Of several runs, of a few seeds each of a few configurations, it also wr
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import tyro
@@ -22,13 +21,13 @@ from dim.checkpoint import (
     require_folder,
     untrained_encoder,
 )
-from dim.command import Device, check_same, images_of_run, one_line_refusals, resolve_device
+from dim.command import Device, Runs, check_same, images_of_run, one_line_refusals, resolve_device
 from dim.comparison import Evaluated, group_names, write_comparison
 from dim.data import ImageData
 from dim.encoder import Layer, encode
 from dim.measures import Codes, Measure, codes_of, measures_of, pixels_of
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
-from dim.reconstruction import reconstruction_measure
+from dim.reconstruction import reconstruction_measure, scales
 from dim.report import ProbeRow, size_of, write_report
 
 LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
@@ -107,14 +106,13 @@ def probe_encoder(
 
 
 def probe_pixels(
-    data: ImageData, battery: Battery = QUICK, device: torch.device | None = None
+    data: ImageData, battery: Battery = QUICK, device: torch.device | str = "cpu"
 ) -> list[ProbeRow]:
-    """Probe the images as they are, on a device, by default the CPU."""
+    """Probe the images as they are, on a device."""
     if data.y_train is None or data.y_test is None:
         return []
-    pixels = pixels_of(data)
-    train, test = pixels.train.to(device), pixels.test.to(device)
-    return [_probe("pixels", "none", train, test, data, battery)]
+    pixels = pixels_of(data, device)
+    return [_probe("pixels", "none", pixels.train, pixels.test, data, battery)]
 
 
 def _probe(
@@ -147,9 +145,7 @@ def _probe(
 class Options:
     """Probe the encoders of one or several runs; print the reports, and one that compares them."""
 
-    runs: tyro.conf.Positional[
-        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
-    ]
+    runs: Runs
     """Folders of runs of `python -m dim.train`; several, of the same images, are compared, by their
     mean if they differ in their seed alone."""
     out: Path | None = None
@@ -228,6 +224,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         out = options.out or runs[0].absolute().parent  # of "." the folder that it is in, too
         require_folder(out)
         out.mkdir(parents=True, exist_ok=True)
+        for run in runs:  # before the first, which may take hours
+            load_model(run)
+        if options.decoder_epochs and (side := load_config(runs[0]).image_size):
+            scales(side)
         shared = Shared()
         evaluated = []
         for run, group in zip(runs, groups, strict=True):

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import tyro
@@ -17,9 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from dim.checkpoint import load_config, load_encoder, write_atomically
-from dim.command import one_line_refusals
-from dim.embed import Layer
-from dim.encoder import Encoder
+from dim.command import Run, one_line_refusals
+from dim.encoder import Encoder, FixedLayer
 from dim.extras import require_packages
 
 
@@ -31,7 +29,7 @@ class LayerOf(nn.Module):
         layer: Which of them.
     """
 
-    def __init__(self, encoder: Encoder, layer: Layer) -> None:
+    def __init__(self, encoder: Encoder, layer: FixedLayer) -> None:
         super().__init__()
         self.encoder = encoder
         self.layer = layer
@@ -42,7 +40,7 @@ class LayerOf(nn.Module):
 
 
 def export_encoder(
-    out: Path, encoder: Encoder, image_size: int, *, layer: Layer = "z_mean"
+    out: Path, encoder: Encoder, image_size: int, *, layer: FixedLayer = "z_mean"
 ) -> None:
     """Write an encoder as it is in eval mode, whole or not at all.
 
@@ -102,31 +100,26 @@ def _write_onnx(path: Path, module: LayerOf, images: UInt8[Tensor, "N 3 s s"]) -
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What to export, and where to.
+class Options:
+    """Write the encoder of a run as a file that runs without this package."""
 
-    Attributes:
-        run: Folder of a run of `python -m dim.train`.
-        out: File to write, .pt2 or .onnx.
-        layer: What the file computes of bytes of shape N×3×s×s; feature maps keep their shape.
-    """
-
-    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    run: Run
+    """Folder of a run of `python -m dim.train`."""
     out: Path
-    layer: Layer = "z_mean"
+    """File to write, .pt2 or .onnx."""
+    layer: FixedLayer = "z_mean"
+    """What the file computes of bytes of shape N×3×s×s; feature maps keep their shape."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the encoder of a run as a file that runs without this package."""
-    options = tyro.cli(
-        ExportOptions, prog="python -m dim.export", description=main.__doc__, args=argv
-    )
+    """The command line; a user's mistake exits with code 2 and one line."""
     with one_line_refusals():
+        options = tyro.cli(Options, prog="python -m dim.export", args=argv)
         encoder = load_encoder(options.run)
         side = load_config(options.run).image_size
         assert side is not None  # or load_encoder had refused the run
         export_encoder(options.out, encoder, side, layer=options.layer)
-    print(f"written: {options.out}, bytes of N×3×{side}×{side} to {options.layer}")
+        print(f"written: {options.out}, bytes of N×3×{side}×{side} to {options.layer}")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from dim.health import ACTIVE, active_units
 from dim.model import DeepInfoMax
 from dim.prior import AdversarialPrior, Prior, kl_to_standard_normal
 from dim.terms import Encoded, InfoMaxTerm, code_with_code
-from mi_estimators import DV, InfoNCE, PairScores, mlp
+from mi_estimators import DV, InfoNCE, PairScores, Shuffled, mlp
 from mi_estimators.estimator import evaluating, seeded
 
 SHUFFLES = 10  # of test codes, for the readout
-BATCH = 100  # test images that are each other's negatives
+BATCH = 100  # test images that are each other's negatives, or as many more as a sampler needs
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ def codes_of(encoder: nn.Module, data: ImageData, layer: Layer = "z_mean") -> Co
     return Codes(*(encode(encoder, x, layer).flatten(1) for x in (data.x_train, data.x_test)))
 
 
-def pixels_of(data: ImageData) -> Codes:
+def pixels_of(data: ImageData, device: torch.device | str = "cpu") -> Codes:
     """The images as they are, in [-1, 1]: with mid-grey as origin, cosine is fairest to them."""
-    return Codes(*(images.flatten(1) / 127.5 - 1 for images in (data.x_train, data.x_test)))
+    parts = (images.to(device).flatten(1) for images in (data.x_train, data.x_test))
+    return Codes(*(part / 127.5 - 1 for part in parts))
 
 
 def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measure]:
@@ -92,11 +93,17 @@ def measures_of(model: DeepInfoMax, data: ImageData, codes: Codes) -> list[Measu
     layer: Layer = "z" if model.stochastic else "z_mean"
     measures += against_prior(model.prior, encode(model.encoder, data.x_test, layer), layer)
     for name, term in model.terms.items():
-        if len(data.x_test) >= BATCH:
+        negatives = term.estimator.negatives
+        batch_size = max(BATCH, negatives.k + 1) if isinstance(negatives, Shuffled) else BATCH
+        if len(data.x_test) >= batch_size:
             found = held_out_information(
-                model.encoder, term, data.x_test, stochastic=model.stochastic
+                model.encoder,
+                term,
+                data.x_test,
+                stochastic=model.stochastic,
+                batch_size=batch_size,
             )
-            note = f"of at most {found.ceiling:.2f} with {BATCH} images"
+            note = f"of at most {found.ceiling:.2f} with {batch_size} images"
             if term.pairing is code_with_code:  # one sample, noise and all, on both sides
                 note += "; of z with itself, which has no upper limit"
             elif name == "locations" or not model.stochastic:  # noise is on z alone

@@ -110,6 +110,9 @@ class Losses(NamedTuple):
     adversary: Float[Tensor, ""]
 
 
+LOSSES = tuple(name.rstrip("_") for name in Losses._fields)  # as metrics and figures call them
+
+
 class DeepInfoMax(nn.Module):
     """A sum of weighted losses, to be minimised.
 

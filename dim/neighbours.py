@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from dim.checkpoint import (
     untrained_encoder,
     write_atomically,
 )
-from dim.command import Device, check_same, images_of_run, one_line_refusals, resolve_device
+from dim.command import Device, Runs, check_same, images_of_run, one_line_refusals, resolve_device
 from dim.data import ImageData
 from dim.encoder import Layer
 from dim.extras import require_packages
@@ -42,6 +42,7 @@ TITLES: dict[Literal["cosine", "l2"], str] = {
 }
 # Bluish green and vermilion of Okabe and Ito: told apart with any common colour vision.
 WHITE, SAME, OTHER = (255, 255, 255), (0, 158, 115), (213, 94, 0)
+PIXELS, UNTRAINED = "raw pixels", "untrained"  # titles of the references
 NAME = 14  # letters of a class that fit into LEFT
 # In pixels of the file. An image is enlarged by a whole factor, so that its own stay square.
 IMAGE, FRAME, GAP = 96, 5, 3
@@ -166,14 +167,19 @@ def draw_runs(
 
     Raises:
         RunError: If a folder is no run or has no weights yet.
-        ValueError: As in `draw_neighbours`.
+        ValueError: As in `draw_neighbours`; or if a run has the title of a reference.
     """
     retrieval.check(data)
     encoders = {title: load_encoder(run) for title, run in runs.items()}
     found = {}
     if references:
-        found["raw pixels"] = _by_cosine(pixels_of(data), retrieval.k)
-        encoders = {"untrained": untrained_encoder(next(iter(runs.values()))), **encoders}
+        if taken := {PIXELS, UNTRAINED} & runs.keys():
+            raise ValueError(
+                f"runs: expected other titles than those of the references, received "
+                f"{', '.join(sorted(taken))}; rename them, or leave the references out"
+            )
+        found[PIXELS] = _by_cosine(pixels_of(data, device), retrieval.k)
+        encoders = {UNTRAINED: untrained_encoder(next(iter(runs.values()))), **encoders}
     for title, encoder in encoders.items():  # codes of one at a time: maps of all are large
         codes = codes_of(encoder.to(device), data, retrieval.layer)
         found[title] = _by_cosine(codes, retrieval.k)
@@ -295,9 +301,7 @@ def _framed(
 class Options:
     """Draw test images of a run, or of several, beside their nearest training images."""
 
-    runs: tyro.conf.Positional[
-        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
-    ]
+    runs: Runs
     """Folders of runs of `python -m dim.train`; several are drawn side by side."""
     out: Path | None = None
     """PNG to write; by default neighbours.png in the folder of the run, if it is one."""
@@ -315,8 +319,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_refusals():
         options = tyro.cli(Options, prog="python -m dim.neighbours", args=argv)
         runs, device = options.runs, resolve_device(options.device)
-        of_images = ("data", "image_size", "corrupt", "seed")  # the seed holds test images out
-        check_same(runs, of_images, "compare runs on the same images")
+        check_same(runs, ("data", "image_size", "corrupt"), "compare runs on the same images")
         own, text = runs[0] / "neighbours.png", runs[0] / "report.md"
         path = options.out or own
         if len(runs) > 1 and options.out is None:
@@ -329,7 +332,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if len(runs) > 1:
             images = fingerprint(data.x_train)  # of all images, so not for each run anew
             for run in runs[1:]:
-                require_same_images(run, images, "compare runs on the same images")
+                require_same_images(
+                    run, images, "compare runs on the same images (--seed may hold some out)"
+                )
         seed = load_config(runs[0]).seed if options.seed is None else options.seed
         if len(runs) > 1 or options.references:
             names = [run.name for run in runs]

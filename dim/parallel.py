@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dim.checkpoint import RunError
 from dim.encoder import Features
 from dim.model import DeepInfoMax
 
@@ -32,13 +33,25 @@ def rank() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Together with the other processes that torchrun started, if it did."""
+    """Together with the other processes that torchrun started, if it did.
+
+    Raises:
+        RunError: If there are more of them than GPUs.
+    """
     if not dist.is_torchelastic_launched():
         yield
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= count:
+            raise RunError(
+                f"nproc-per-node: expected at most {count}, the number of GPUs, received more; "
+                f"lower it"
+            )
+        torch.cuda.set_device(local)
+        dist.init_process_group("nccl", device_id=torch.device("cuda", local))
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
     finally:
@@ -53,6 +66,19 @@ def in_turn() -> Iterator[None]:
     yield
     if rank() == 0 and processes() > 1:
         dist.barrier()
+
+
+def require_alike(epochs: int) -> None:
+    """Refuse (RunError) to go on where processes have read other checkpoints, or none."""
+    if processes() == 1:
+        return
+    found: list[int] = [0] * processes()
+    dist.all_gather_object(found, epochs)
+    if len(set(found)) > 1:
+        raise RunError(
+            f"out: expected a folder that all processes share, received one with {found} finished "
+            f"epochs, process by process; put it where all machines see it"
+        )
 
 
 def shared(model: DeepInfoMax) -> nn.Module:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import math
 import sys
 import time
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from dim.board import board, require_tensorboard
 from dim.capture import capture
 from dim.checkpoint import (
+    BAD_BATCH,
     CONFIG,
     STATE,
     RunError,
@@ -28,7 +28,6 @@ from dim.checkpoint import (
     begun,
     fingerprint,
     load_config,
-    load_metrics,
     load_state,
     open_run,
     save_run,
@@ -38,21 +37,19 @@ from dim.checkpoint import (
 from dim.command import Device, images_of, one_line_refusals, resolve_device
 from dim.config import PRESETS, TrainConfig
 from dim.data import ImageData
-from dim.decoder import draw_classes, draw_reconstructions
 from dim.encoder import Features
 from dim.evaluate import probe_table, write_report
-from dim.health import PERCENTILES, alarms, health_line, measure
+from dim.figures import draw_classes, draw_curves, draw_reconstructions
+from dim.health import alarms, health_line, measure
 from dim.measures import codes_of
-from dim.model import DeepInfoMax, Losses, build_model
+from dim.model import LOSSES, DeepInfoMax, Losses, build_model
 from dim.neighbours import draw_neighbours
-from dim.parallel import in_turn, joined, processes, rank, shared
+from dim.parallel import in_turn, joined, processes, rank, require_alike, shared
 from dim.views import augmentation, two_views
 
-LOSSES = tuple(name.rstrip("_") for name in Losses._fields)
 LOG_EVERY = 50  # steps
 NARROW = ("NO AVX", "AVX2")  # x86 CPUs without AVX-512, as torch calls them
 SAVING = 0.05  # share of the time, at most, that goes into checkpoints
-BAD_BATCH = "bad_batch.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +61,8 @@ class Options:
     """Run folder; by default runs/PRESET-DATA."""
     resume: bool = False
     """Continue the run in that folder, if there is one, by its own configuration: of options that
-    make one, --epochs may change. A finished run keeps its report."""
+    make one, --epochs may change, and --data where images have moved. A finished run keeps its
+    report."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA where there is a device."""
     graph: bool = False
@@ -117,13 +115,14 @@ class Training:
         self.batch_size = config.batch_size
         self.steps = len(self.images) // config.batch_size
         self.augment = augmentation(self.images.shape[-1]) if config.views == 2 else None
+        able = computes_in_bfloat16(device)
         self.bfloat16 = config.precision == "bfloat16" or (
-            config.precision == "auto" and device.type == "cuda"
+            config.precision == "auto" and device.type == "cuda" and able
         )
-        if self.bfloat16 and not computes_in_bfloat16(device):
+        if self.bfloat16 and not able:
             warnings.warn(
-                "precision: this CPU only imitates bfloat16, at a tenth of its speed or less; "
-                "expected float32 or auto",
+                f"precision: this {'CPU' if device.type == 'cpu' else 'GPU'} only imitates "
+                f"bfloat16, many times slower; expected float32 or auto",
                 stacklevel=2,
             )
         self.seed, self.taken = config.seed, 0
@@ -132,10 +131,16 @@ class Training:
         """Go on from a state.
 
         Raises:
-            RunError: If it is from another kind of device.
+            RunError: If it is of another version, or from another kind of device.
         """
-        self.model.load_state_dict(state.model)
-        self.optimiser.load_state_dict(state.optimiser)
+        try:
+            self.model.load_state_dict(state.model)
+            self.optimiser.load_state_dict(state.optimiser)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(
+                f"resume: expected the state of a model of this version, received another "
+                f"({error}); train it again with another --out"
+            ) from error
         self.taken = len(state.history) * self.steps
         try:
             self.generator.set_state(state.generator)
@@ -205,7 +210,9 @@ class Training:
 
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16, or wide ones that make up for them."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in NARROW
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.cpu.get_cpu_capability() not in NARROW
 
 
 @contextmanager
@@ -279,6 +286,7 @@ def train(
     if state:
         training.restore(state)
         history = state.history
+    require_alike(len(history))
 
     steps, first = training.steps, rank() == 0
     saved, cost = -math.inf, 0.0
@@ -312,7 +320,7 @@ def train(
             if not _finite(training.model):  # after the last step no loss could tell
                 raise _bad_batch(config, data, run, epoch, seen)
             labels = None if training.labels is None else training.labels[batch]
-            health = measure(training.model, features, labels, views=config.views)
+            health = measure(training.model, features, labels, views=config.views) if first else {}
             before = alarms(history[-1]) if history else {}
             new = [text for name, text in alarms(health).items() if name not in before]
             if first and (str(epoch).rstrip("0") in {"1", "2", "5"} or epoch == config.epochs):
@@ -328,7 +336,7 @@ def train(
                 save_run(run, training.model, training.state(history), images)
                 saved = time.perf_counter()
                 cost = saved - now
-    if first and not history:
+    if first and state is None and not history:
         save_run(run, training.model, training.state(history), images)
     return training.model
 
@@ -382,12 +390,15 @@ def _bad_batch(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
         {"epoch": str(epoch), "step": str(index + 1), "losses": str(received)},
     )
-    if rank() == 0:
-        write_atomically(run / BAD_BATCH, lambda path: path.write_bytes(content))
+    with in_turn():  # or those that are done take the first one, which writes, with them
+        if rank() == 0:
+            write_atomically(run / BAD_BATCH, lambda path: path.write_bytes(content))
     found = f"loss: expected finite numbers, received {received} at"
     if all(map(math.isfinite, received.values())):
         found = "weights: expected finite numbers, received others after"
     remedy = "" if config.objective in ("jsd", "infonce") else " or choose --objective jsd"
+    if (run / STATE).exists():  # of a run whose options stay as they are
+        remedy += ", with another --out"
     return RunError(
         f"{found} step {index + 1} of epoch {epoch}; lower --learning-rate{remedy}; "
         f"{run / BAD_BATCH} holds the batch and the model that met it"
@@ -401,7 +412,7 @@ def _finite(model: DeepInfoMax) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a user's mistake exits with code 2 and one line."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv, run = sys.argv[1:] if argv is None else argv, None
     try:
         with one_line_refusals():
             options = tyro.cli(
@@ -415,7 +426,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         kept = (
             f"{run} keeps its last checkpoint: go on with --resume"
-            if (run / STATE).exists()
+            if run and (run / STATE).exists()
             else "no epoch was finished, so nothing is kept"
         )
         print(f"\nstopped; {kept}", file=sys.stderr)
@@ -434,10 +445,13 @@ def _starting_point(argv: Sequence[str]) -> TrainConfig:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", action="store_true")
     told, _ = parser.parse_known_args(argv)
-    run = told.out or _usual_folder("default", told.data)
-    if told.resume and not told.preset and (run / CONFIG).exists():
-        return load_config(run)
-    return PRESETS[told.preset or "default"]
+    preset = told.preset or "default"
+    run = told.out or _usual_folder(preset, told.data)
+    if told.resume and (run / CONFIG).exists():
+        config = load_config(run)
+        if told.preset in (None, config.preset):
+            return config
+    return PRESETS[preset]
 
 
 def _usual_folder(preset: str, data: str) -> Path:
@@ -486,42 +500,6 @@ def _train_and_evaluate(options: Options, run: Path) -> None:
     untrained = untrained_encoder(run).to(device)
     print(write_report(run, probe_table(encoder, untrained, data, codes=codes), data))
     print(f"{run}: report.html, report.md, metrics.csv, encoder.safetensors and the figures")
-
-
-def draw_curves(run: Path) -> None:
-    """Draw the losses of `metrics.csv` over the epochs, and the scores, into `curves.png`."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    rows = load_metrics(run)
-    numbers = {name: [row[name] for row in rows] for name in rows[-1]}
-    epochs = numbers["epoch"]
-    losses = [name for name in LOSSES if any(v > 0 or v < 0 for v in numbers[name])]  # not 0 or NaN
-    terms = [name for name in ("global", "local", "locations") if f"{name}_negative_p50" in numbers]
-    count = len(losses) + len(terms)
-    columns = min(count, 4)
-    lines = math.ceil(count / columns)
-    figure = Figure(figsize=(2.9 * columns, 2.8 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes in panels[count:]:
-        axes.remove()
-    panels = panels[:count]
-    for axes, name in zip(panels, losses, strict=False):
-        axes.plot(epochs, numbers[name], marker=".")
-        axes.set(title=f"{name} loss", ylabel="nats")
-    for axes, name in zip(panels[len(losses) :], terms, strict=True):
-        for kind, colour in (("positive", "tab:blue"), ("negative", "tab:orange")):
-            low, *_, high = (numbers[f"{name}_{kind}_p{percent:02}"] for percent in PERCENTILES)
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.25, label=f"{kind}, 5-95 %")
-            axes.plot(epochs, numbers[f"{name}_{kind}_p50"], color=colour, marker=".")
-        axes.set(title=f"{name} scores")
-        axes.legend(fontsize=7)
-    for axes in panels:
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    draw = functools.partial(figure.savefig, dpi=120, format="png")
-    write_atomically(run / "curves.png", draw)
 
 
 if __name__ == "__main__":

@@ -136,8 +136,8 @@ class Shuffled(NegativeSampler):
         n, device = positions.shape[0], positions.device
         if self.k > n - 1:
             raise ValueError(
-                f"k: a batch of {n} samples has {n - 1} negatives a row, {self.k} were asked for; "
-                f"enlarge the batch or lower k"
+                f"k: expected at most {n - 1} negatives a row in a batch of {n} samples, received "
+                f"{self.k}; enlarge the batch or lower k"
             )
         drawn_on = device if generator is None else generator.device
         # Sorted random keys rather than torch.randperm, for a CUDA graph can record them.

@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dim import PRESETS, ImageData, train
-from dim.board import FOLDER, board
+from dim.board import BOARD, board
 from dim.checkpoint import METRICS, STATE
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def data():
 
 def shown(run):
     """What TensorBoard shows: steps and values by tag."""
-    events = EventAccumulator(str(run / FOLDER)).Reload()
+    events = EventAccumulator(str(run / BOARD)).Reload()
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
@@ -68,7 +68,7 @@ def test_an_epoch_whose_checkpoint_was_lost_shows_once(data, tmp_path):
 
 def test_a_board_that_is_begun_late_has_the_epochs_before(data, tmp_path):
     trained(data, tmp_path, 2, tensorboard=False)
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / BOARD).exists()
     trained(data, tmp_path, 3)
     assert shown(tmp_path) == table(tmp_path)
 

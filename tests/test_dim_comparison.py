@@ -225,6 +225,7 @@ def test_pixels_and_the_untrained_encoders_of_a_seed_are_probed_once(
 
     monkeypatch.setattr(dim.evaluate, "_probe", counted)
     monkeypatch.setattr(dim.evaluate, "reconstruction_measure", decode)
+    monkeypatch.setattr(dim.evaluate, "scales", lambda side: 1)  # these are too small
     out = tmp_path / "new" / "folder"
     main([*runs, "--out", str(out), *QUICK, "--decoder-epochs", "1"])
     assert probed.count(("pixels", "none")) == 1
@@ -348,6 +349,11 @@ def test_one_seed_twice_in_a_group_is_refused():
     [
         (["global0", "other"], "data: expected"),
         (["global0", "global0"], "seed: expected another one in each run of default, received 0"),
+        (
+            ["local0", "begun"],
+            "run: expected a training state in begun/training.pt, received none",
+        ),
+        (["global0", "local0", "--decoder-epochs", "1"], "image_size: expected at least 16 pixels"),
         (["global0", "--out", "new"], "out: expected several runs to compare, received 1"),
         (["global0", "local0", "--out", "file"], "out: expected a folder, received the file file"),
     ],
@@ -360,6 +366,9 @@ def test_what_cannot_be_compared_is_refused(
         Path(Path(run).name).symlink_to(run)
     trained(npz / "one.npz", tmp_path / "other", 0)
     Path("file").touch()
+    Path("begun").mkdir()
+    Path("begun/config.json").write_bytes(Path("global0/config.json").read_bytes())
+    monkeypatch.setattr(dim.evaluate, "_evaluated", lambda *_: pytest.fail("too late"))
     with pytest.raises(SystemExit) as exit:
         main([*arguments, *QUICK])
     assert exit.value.code == 2

@@ -1,14 +1,12 @@
-"""Decoders and the models that reconstruct: against literal twins, and drawn."""
+"""Decoders and the models that reconstruct, against literal twins."""
 
 import dataclasses
 import math
 
 import pytest
 import torch
-from PIL import Image
 
 from dim import PRESETS, Decoder, ReconstructionTerm, build_model
-from dim.decoder import DRAWN, draw_classes, draw_reconstructions
 
 
 def images(n=6, size=16, seed=0):
@@ -79,30 +77,3 @@ def test_an_autoencoder_learns_to_tell_images_apart():
         seen.append(losses.total.item())
     assert seen[-1] < 0.1 * seen[0]
     assert all(math.isfinite(value) for value in seen)
-
-
-def test_images_are_drawn_above_their_reconstructions(tmp_path):
-    model = build_model(PRESETS["autoencoder"], 16)
-    model.train()
-    batch = images(12)
-    path = tmp_path / "reconstructions.png"
-    draw_reconstructions(model.encoder, model.reconstruction_term.decoder, batch, path=path)
-    assert model.encoder.training
-    picture = Image.open(path)
-    assert picture.size == (10 * 16 * 3, 2 * 16 * 3)
-    assert picture.getpixel((16 * 3, 0)) == tuple(batch[1, :, 0, 0].tolist())
-
-
-def test_a_column_for_each_class_begins_with_the_image_of_its_mean(tmp_path):
-    decoder = Decoder(3, 16, channels=8)
-    means = torch.randn(2, 3)
-    path = tmp_path / "classes.png"
-    draw_classes(decoder, means, path=path)
-    picture = Image.open(path)
-    assert picture.size == (2 * 16 * 3, (1 + DRAWN) * 16 * 3)
-    with torch.no_grad():
-        image = decoder.eval()(means)[1]
-    expected = ((image[:, 0, 0] + 1) * 127.5).round().tolist()
-    assert picture.getpixel((16 * 3, 0)) == tuple(map(int, expected))
-    rows = [picture.crop((0, row * 48, 96, row * 48 + 48)).tobytes() for row in range(1 + DRAWN)]
-    assert len(set(rows)) == 1 + DRAWN

@@ -118,6 +118,18 @@ def test_dependence_is_the_same_for_the_same_seed_and_leaves_the_global_generato
     assert dependence_within(codes, codes, steps=3, seed=1) != first
 
 
+def test_negatives_of_which_there_are_more_than_a_batch_has_get_a_larger_one():
+    config = dataclasses.replace(
+        PRESETS["default"], head_units=8, negatives="shuffled", negatives_k=110, batch_size=128
+    )
+    model = build_model(config, 16).eval()
+    x = torch.randint(0, 256, (120, 3, 16, 16), dtype=torch.uint8)
+    data = ImageData("noise", x, None, x, None, None)
+    found = measures_of(model, data, codes_of(model.encoder, data))
+    (local,) = [each for each in found if each.name.startswith("local term")]
+    assert local.note.startswith(f"of at most {math.log(111):.2f} with 111 images")
+
+
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [

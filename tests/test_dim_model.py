@@ -29,6 +29,13 @@ def random_features(n=5, d=3):
     return Features(*[torch.randn(shape) for shape in shapes])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_floats_of_any_width_are_images(dtype):
+    encoder, batch = basic32x32(16).eval(), images() / 255
+    found, expected = encoder(batch.to(dtype)).z_mean, encoder(batch).z_mean
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
 def test_su_kl_is_the_blogs_loss_written_out():
     """The total loss of the blog, by loops over images, locations and the one negative of each."""
     model = build_model(PRESETS["su-kl"], 16).eval()

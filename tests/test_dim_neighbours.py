@@ -296,9 +296,9 @@ class Colour(nn.Module):
 @pytest.fixture
 def run(tmp_path, monkeypatch, data):
     def config(run):
-        shifted = run.name == "shifted"
+        other = run.name == "grey"
         return SimpleNamespace(
-            data="colours", image_size=None, corrupt="refuse", seed=4 if shifted else 3
+            data="grey" if other else "colours", image_size=None, corrupt="refuse", seed=3
         )
 
     for module in (dim.command, dim.neighbours):
@@ -389,7 +389,11 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(run, capsys):
     ("more", "message"),
     [
         ([], "out: expected a file for the figure of 2 runs, received none; pass --out"),
-        (["shifted", "--out", "n.png"], "seed: expected 3 in"),
+        (["grey", "--out", "n.png"], "data: expected 'colours' in"),
+        (
+            ["untrained", "--references", "--out", "n.png"],
+            "runs: expected other titles than those of the references, received untrained; rename",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(run, capsys, monkeypatch, more, message):

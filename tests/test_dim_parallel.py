@@ -16,6 +16,7 @@ from torch import nn
 
 from dim import PRESETS, ImageData, RunError, load_encoder
 from dim.checkpoint import METRICS, load_state
+from dim.parallel import joined, require_alike
 from dim.train import Training, train
 
 CPU = torch.device("cpu")
@@ -92,7 +93,20 @@ def steps_of(rank, world, folder):
             RunError, match=f"batch_size: expected a multiple of {world}, the number of"
         ):
             Training(dataclasses.replace(config, batch_size=9), lopsided(), CPU)
+        with pytest.raises(RunError, match=r"out: expected a folder that all processes share"):
+            require_alike(rank)
     dist.destroy_process_group()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with (
+        pytest.raises(RunError, match="nproc-per-node: expected at most 2, the number of GPUs"),
+        joined(torch.device("cuda")),
+    ):
+        pass
 
 
 def start(world, target, *args):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dim import PRESETS, TrainConfig, build_model
+from dim.encoder import basic32x32, su
 from dim.model import OBJECTIVES, DotHead
 from mi_estimators import Concat
 
@@ -102,6 +103,74 @@ def seeded(seed=0):
 def test_a_preset_has_the_constants_of_its_source(preset):
     config = dataclasses.asdict(PRESETS[preset])
     assert {name: config[name] for name in EXPECTED[preset]} == EXPECTED[preset]
+
+
+def normed(x, norm, eps):
+    """Batch norm in training mode, with its constants."""
+    over = [d for d in range(x.ndim) if d != 1]
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    mean, variance = x.mean(over).view(shape), x.var(over, correction=0).view(shape)
+    x = (x - mean) / (variance + eps).sqrt()
+    return x * norm.weight.view(shape) + norm.bias.view(shape)
+
+
+def shaken(encoder):
+    """With scales and shifts that are not those of the start."""
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return encoder
+
+
+def layers_of(encoder, kind):
+    return iter([module for module in encoder.modules() if isinstance(module, kind)])
+
+
+def test_the_blogs_encoder_is_its_layers_written_out():
+    encoder, batch = shaken(su(16)).train(), images()
+    found = encoder(batch)
+    convolutions, norms = layers_of(encoder, nn.Conv2d), layers_of(encoder, nn.BatchNorm2d)
+    x, first = batch / 255 - 0.5, None
+    for pooled in (True, True, True, False, False):
+        convolution, norm = next(convolutions), next(norms)
+        x = nn.functional.conv2d(x, convolution.weight, convolution.bias, padding=1)
+        first = (x, norm) if first is None else first
+        x = normed(x, norm, 1e-3)
+        x = torch.where(x > 0, x, 0.2 * x)
+        if pooled:
+            x = x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2))
+            feature_map = x
+    torch.testing.assert_close(found.feature_map, feature_map, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.hidden, x.amax((2, 3)), rtol=1e-3, atol=1e-4)
+    seen, norm = first  # Keras' momentum of 0.99 is torch's of 0.01
+    torch.testing.assert_close(norm.running_mean, 0.01 * seen.mean((0, 2, 3)))
+    assert not list(convolutions)
+
+
+def test_the_papers_encoder_is_its_layers_written_out():
+    encoder, batch = shaken(basic32x32(16)).train(), images()
+    found = encoder(batch)
+    convolutions, norms = layers_of(encoder, nn.Conv2d), layers_of(encoder, nn.BatchNorm2d)
+    x, maps = batch / 127.5 - 1, []
+    for _ in range(3):
+        weight = next(convolutions).weight
+        assert weight.shape[2:] == (4, 4)
+        x = nn.functional.conv2d(x, weight, stride=2, padding=1)
+        x = normed(x, next(norms), 1e-5).clamp(min=0)
+        maps.append(x)
+    dense, norm = next(layers_of(encoder.rest, nn.Linear)), next(layers_of(encoder, nn.BatchNorm1d))
+    hidden = normed(x.flatten(1) @ dense.weight.T, norm, 1e-5).clamp(min=0)
+    for part, expected in (("feature_map", maps[1]), ("conv", maps[2]), ("hidden", hidden)):
+        torch.testing.assert_close(getattr(found, part), expected, rtol=1e-3, atol=1e-4)
+    assert [m.shape[1] for m in maps] == [64, 128, 256]
+    assert (hidden.shape[1], found.z_mean.shape[1]) == (1024, 64)
+
+
+def test_the_papers_discriminator_has_its_widths():
+    layers = build_model(PRESETS["paper-local-jsd"], 16).prior.discriminator
+    assert [layer.out_features for layer in layers_of(layers, nn.Linear)] == [1000, 200, 1]
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
 
 
 def test_a_dot_head_is_its_equations():

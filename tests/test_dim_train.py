@@ -195,10 +195,11 @@ def test_evaluate_and_neighbours_redo_their_part(npz, tmp_path, capsys):
     assert "| z_mean | trained |" in capsys.readouterr().out
 
 
-def test_no_epochs_leave_the_initial_weights(npz, tmp_path):
+def test_no_epochs_leave_the_initial_weights(npz, tmp_path, capsys):
     run = tmp_path / "run"
     for more in ((), ("--resume",)):
         run_main(*arguments(npz, run, "--epochs", 0, *more))
+        assert ("was finished and evaluated before" in capsys.readouterr().out) == bool(more)
         ours, initial = load_encoder(run).state_dict(), untrained_encoder(run).state_dict()
         assert all(torch.equal(ours[name], initial[name]) for name in initial)
     assert table(run) == []
@@ -261,6 +262,13 @@ def test_bfloat16_on_a_cpu_without_it_is_warned_of(config, npz, cpu, warned, mon
         train.Training(dataclasses.replace(config, precision=precision), load_data(str(npz)), CPU)
     found = [str(w.message) for w in recwarn if "precision: " in str(w.message)]
     assert len(found) == warned
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_a_gpu_that_imitates_bfloat16_is_one_without_it(able, monkeypatch):
+    supported = lambda including_emulation=True: including_emulation or able  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert train.computes_in_bfloat16(torch.device("cuda")) == able
 
 
 @pytest.mark.filterwarnings("ignore:precision")
@@ -400,6 +408,41 @@ def test_a_run_that_is_stopped_in_its_first_epoch_leaves_its_folder_to_the_next(
     load_encoder(run)
 
 
+@pytest.mark.parametrize("left", ["bad_batch.safetensors", "tensorboard", ".config.json.part"])
+def test_what_a_run_leaves_that_ends_in_its_first_epoch_is_in_no_ones_way(
+    config, npz, tmp_path, monkeypatch, left
+):
+    run, data = tmp_path / "run", load_data(str(npz))
+
+    def fail(*_):
+        (run / left).write_bytes(b"")
+        raise RuntimeError("of another kind")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "step", fail)
+        with pytest.raises(RuntimeError, match="of another kind"):
+            train.train(config, data, run, device=CPU)
+    other = dataclasses.replace(config, learning_rate=1e-5)
+    assert open_run(run, other, "images", resume=False) is None
+    assert load_config(run) == other
+
+
+def test_what_a_loss_that_is_no_number_advises_can_be_done(npz, tmp_path, capsys):
+    run = tmp_path / "run"
+    too_fast = ("--learning-rate", "1e30")
+    with pytest.raises(SystemExit):
+        run_main(*arguments(npz, run, *too_fast))
+    assert "of epoch 1; lower --learning-rate; " in capsys.readouterr().err
+    run_main(*arguments(npz, run, "--epochs", 1))
+    state = torch.load(run / STATE, weights_only=True)
+    for group in state["optimiser"]["param_groups"]:
+        group["lr"] = 1e30
+    torch.save(state, run / STATE)
+    with pytest.raises(SystemExit):
+        run_main(*arguments(npz, run, "--resume"))
+    assert "lower --learning-rate, with another --out; " in capsys.readouterr().err
+
+
 def test_a_run_of_more_epochs_says_so_and_fewer_are_refused(config, npz, tmp_path):
     run, data = tmp_path / "run", load_data(str(npz))
     for epochs in (1, 2):
@@ -424,11 +467,64 @@ def test_a_run_is_resumed_by_its_own_configuration(npz, tmp_path, capsys):
     config = load_config(run)
     run_main("--out", run, "--resume", "--epochs", 2)
     assert load_config(run) == dataclasses.replace(config, epochs=2)
-    assert [row["epoch"] for row in load_state(run).history] == [1, 2]
+    run_main("--out", run, "--resume", "--preset", "vae", "--epochs", 3)
+    assert load_config(run) == dataclasses.replace(config, epochs=3)
+    assert [row["epoch"] for row in load_state(run).history] == [1, 2, 3]
     with pytest.raises(SystemExit) as exit:
         run_main("--out", run, "--resume", "--preset", "default")
     assert exit.value.code == 2
     assert "preset: the run in" in capsys.readouterr().err
+
+
+def test_the_usual_folder_of_a_preset_is_resumed_by_its_name(npz, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_preset = ("--preset", "vae", "--data", npz, "--device", "cpu")
+    run_main(*of_preset, "--batch-size", 16, "--epochs", 1)
+    run_main(*of_preset, "--resume", "--epochs", 2)
+    run = tmp_path / "runs" / "vae-small"
+    assert load_config(run).batch_size == 16
+    assert [row["epoch"] for row in load_state(run).history] == [1, 2]
+
+
+def test_images_that_moved_are_known_again(config, npz, tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved.npz"
+    moved.write_bytes(npz.read_bytes())
+    there = dataclasses.replace(config, data=str(moved), epochs=2)
+    open_run(run, dataclasses.replace(config, epochs=1), "images", resume=False)
+    with pytest.raises(RunError, match=r"data: the run in .* has '.*small.npz', received"):
+        open_run(run, there, "images", resume=True)  # before an epoch there is nothing to tell by
+    train.train(
+        dataclasses.replace(config, epochs=1), load_data(str(npz)), run, device=CPU, resume=True
+    )
+    train.train(there, load_data(str(moved)), run, device=CPU, resume=True)
+    assert load_config(run) == there
+
+
+def test_a_state_of_another_version_is_one_refusal(config, npz, tmp_path):
+    run, data = tmp_path / "run", load_data(str(npz))
+    train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
+    whole = torch.load(run / STATE, weights_only=True)
+    for part in ("model", "optimiser"):
+        state = torch.load(run / STATE, weights_only=True)
+        state[part].pop(next(reversed(state[part])))
+        torch.save(state, run / STATE)
+        with pytest.raises(RunError, match="resume: expected the state of a model of this version"):
+            train.train(config, data, run, device=CPU, resume=True)
+        torch.save(whole, run / STATE)
+
+
+def test_metrics_of_an_older_version_stay_beside_those_of_this_one(config, npz, tmp_path):
+    run, data = tmp_path / "run", load_data(str(npz))
+    train.train(dataclasses.replace(config, epochs=1), data, run, device=CPU)
+    state = torch.load(run / STATE, weights_only=True)
+    (row,) = state["history"]
+    row["of_old"] = row.pop("kl_rate")
+    torch.save(state, run / STATE)
+    train.train(dataclasses.replace(config, epochs=2), data, run, device=CPU, resume=True)
+    first, second = table(run)
+    assert (first["kl_rate"], second["of_old"]) == ("", "")
+    assert float(first["of_old"]) == row["of_old"]
+    assert float(second["kl_rate"]) > 0
 
 
 def test_lost_weights_are_not_asked_of_a_run_that_cannot_make_them(config, npz, tmp_path):
@@ -721,6 +817,10 @@ def test_ctrl_c_says_what_is_kept(npz, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         run_main(*arguments(npz, tmp_path / "run"))
     assert "keeps its last checkpoint: go on with --resume" in capsys.readouterr().err
+    monkeypatch.setattr(train.tyro, "cli", interrupt)  # before it is known which run
+    with pytest.raises(SystemExit):
+        run_main(*arguments(npz, tmp_path / "run"))
+    assert "so nothing is kept" in capsys.readouterr().err
 
 
 def test_a_class_conditional_prior_trains_with_labels_and_needs_them(config, npz, tmp_path):
