@@ -52,7 +52,9 @@ RUNS: dict[str, TrainConfig] = {
     "default": PRESETS["default"],
     "fast": PRESETS["fast"],
     "default, no coordinates": replace(PRESETS["default"], delta=0.0),
+    "default, relative": replace(PRESETS["default"], eta=1.0),
     "default, occlusion": replace(PRESETS["default"], occlusion=0.4),
+    "default, relative, occlusion": replace(PRESETS["default"], eta=1.0, occlusion=0.4),
     "default, JSD": JSD,
     "default, JSD, no coordinates": replace(JSD, delta=0.0),
     "default, JSD, occlusion": replace(JSD, occlusion=0.4),
@@ -68,12 +70,16 @@ RUNS: dict[str, TrainConfig] = {
     "untrained basic32x32": replace(PRESETS["default"], delta=0.0, epochs=0),
     "untrained su": replace(PRESETS["su-kl"], epochs=0),
 }
-# Hjelm et al. 2019, Table 1, CIFAR-10: Y, fc and conv by the MLP. Those marked (v5) are of the
-# preprint's last version, not checked against the paper.
+# Hjelm et al. 2019, CIFAR-10: Y, fc and conv by the MLP, of Table 1 and, of infoNCE with both
+# coordinate tasks and occlusion, of Table 4. Those marked (v5) are of the preprint's last version,
+# not checked against the paper.
 PAPER = {
     "paper-local-jsd": ("66.96", "73.62", "73.25"),
     "paper-local-infonce": ("69.13", "75.57", "75.21"),
     "paper-local-dv": ("64.71 (v5)", "70.60 (v5)", "72.66 (v5)"),
+    "default, no coordinates": ("70.65", "73.33", "77.46"),
+    "default, relative": ("71.56", "73.89", "77.28"),
+    "default, relative, occlusion": ("73.99", "75.15", "77.27"),
     "paper-global": ("43.17", "52.84", "52.2"),
     "vae": ("54.61", "60.54", "60.71"),
     "autoencoder": ("54.47 (v5)", "55.78 (v5)", "62.19 (v5)"),

@@ -1,8 +1,9 @@
 """How fast `paper-local-jsd` trains, and how soon it is accurate, beside a plain port of it.
 
 The port is what most are: a DataLoader that prepares images one by one, float32, kernels started
-one after the other, each loss read at each step. Modules, first weights, batch size and losses are
-the same, so that only the speed differs. Variants take turns, and ratios are within a turn.
+one after the other, each loss read at each step, numbers below 1e-38 multiplied as they come.
+Modules, first weights, batch size and losses are the same, so that only the speed differs. Variants
+take turns, and ratios are within a turn.
 
     python benchmarks/speed.py --data cifar10.npz               # images per second
     python benchmarks/speed.py --data cifar10.npz --epochs 20   # and accuracy against seconds

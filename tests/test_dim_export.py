@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -76,8 +77,6 @@ def test_a_program_refuses_floats_and_other_sizes(images, tmp_path):
 @pytest.mark.parametrize("layer", ["z_mean", "feature_map"])
 @pytest.mark.filterwarnings("ignore")  # of torch's exporter
 def test_an_onnx_model_equals_its_encoder_for_any_batch_size(layer, images, tmp_path):
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
     encoder = basic32x32(16, 5).eval()
     export_encoder(tmp_path / "encoder.onnx", encoder, 16, layer=layer)
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
