@@ -25,23 +25,23 @@ def require_tensorboard() -> None:
 def board(run: Path, history: Sequence[Row]) -> Iterator[Callable[[Row], None]]:
     """Open the board of a run, in its folder `tensorboard`; what it yields writes a row.
 
-    A column is a scalar of its own name, an epoch a step. What an earlier life of the run wrote
-    beyond its last checkpoint is declared void, so no epoch shows twice.
+    A column is a scalar of its own name, an epoch a step. What earlier lives of the run wrote is
+    declared void and written anew, so that no epoch shows twice, and none is missing that was
+    trained without a board.
 
     Args:
         run: Its folder.
-        history: Rows of the epochs that are finished; written where the board is new.
+        history: Rows of the epochs that are finished.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    missed = () if (run / BOARD).exists() else history
-    with SummaryWriter(run / BOARD, purge_step=len(history) + 1) as writer:
+    with SummaryWriter(run / BOARD, purge_step=1) as writer:
 
         def write(row: Row) -> None:
             for name in row.keys() - {"epoch"}:
                 writer.add_scalar(name, row[name], row["epoch"])
             writer.flush()
 
-        for row in missed:
+        for row in history:
             write(row)
         yield write

@@ -81,6 +81,7 @@ class Training:
 
     Raises:
         RunError: If the batch does not fit the data.
+        ValueError: If the model does not fit it (`build_model`).
         ModuleNotFoundError: If there are to be two views, and kornia is absent.
     """
 
@@ -263,6 +264,7 @@ def train(
         RunError: If the run folder cannot be used or written, the batch or the image size does not
             fit the data, a loss or a weight is no longer finite, or a graph is asked for without a
             CUDA device of its own or with two views.
+        ValueError: If the model does not fit the images (`build_model`).
         ModuleNotFoundError: If TensorBoard is asked for and absent.
     """
     if tensorboard:

@@ -66,11 +66,15 @@ def test_an_epoch_whose_checkpoint_was_lost_shows_once(data, tmp_path):
     assert found == table(tmp_path)
 
 
-def test_a_board_that_is_begun_late_has_the_epochs_before(data, tmp_path):
+def test_epochs_that_were_trained_without_a_board_are_on_the_next(data, tmp_path):
     trained(data, tmp_path, 2, tensorboard=False)
     assert not (tmp_path / BOARD).exists()
     trained(data, tmp_path, 3)
-    assert shown(tmp_path) == table(tmp_path)
+    trained(data, tmp_path, 4, tensorboard=False)
+    trained(data, tmp_path, 5)
+    found = shown(tmp_path)
+    assert [step for step, _ in found["total"]] == [1, 2, 3, 4, 5]
+    assert found == table(tmp_path)
 
 
 def test_a_row_can_be_read_as_soon_as_it_is_written(tmp_path):
