@@ -70,9 +70,9 @@ RUNS: dict[str, TrainConfig] = {
     "untrained basic32x32": replace(PRESETS["default"], delta=0.0, epochs=0),
     "untrained su": replace(PRESETS["su-kl"], epochs=0),
 }
-# Hjelm et al. 2019, CIFAR-10: Y, fc and conv by the MLP, of Table 1 and, of infoNCE with both
-# coordinate tasks and occlusion, of Table 4. Those marked (v5) are of the preprint's last version,
-# not checked against the paper.
+# Hjelm et al. 2019, CIFAR-10: Y, fc and conv by the MLP, those of presets of Table 1, those of
+# `default` of Table 4: infoNCE and what is added to it. Those marked (v5) are of the preprint's
+# last version, not checked against the paper.
 PAPER = {
     "paper-local-jsd": ("66.96", "73.62", "73.25"),
     "paper-local-infonce": ("69.13", "75.57", "75.21"),

@@ -220,7 +220,8 @@ def carry_out(
             rows = added(path, row)
     except TimeOver:
         more = ""
-        if not (folder_of(name, told, options) / STATE).exists():
+        had_all_of_it = (name, seed) == missing[0]
+        if had_all_of_it and not (folder_of(name, told, options) / STATE).exists():
             more = f", and with more --minutes: {name} has not finished an epoch"
         print(
             f"{options.minutes:g} minutes are over; the same command goes on{more}", file=sys.stderr

@@ -76,8 +76,8 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
             f"with --resume, or choose another --out"
         )
     saved, state = dataclasses.asdict(load_config(run)), load_state(run)
-    # A finished run may be trained on; images may move, and are then known by their fingerprint.
-    may_change = {"epochs", "data"} if state else {"epochs"}
+    # A finished run may be trained on; images may move, as their fingerprint tells, labels may not.
+    may_change = {"epochs", "data"} if state and not config.class_conditional else {"epochs"}
     for name, value in dataclasses.asdict(config).items():
         if name not in may_change and saved[name] != value:
             raise RunError(

@@ -27,7 +27,7 @@ from dim.data import ImageData
 from dim.encoder import Layer, encode
 from dim.measures import Codes, Measure, codes_of, measures_of, pixels_of
 from dim.probes import knn_accuracies, linear_accuracy, mlp_accuracy, squared_hinge
-from dim.reconstruction import reconstruction_measure, scales
+from dim.reconstruction import reconstruction_measure, require_decodable
 from dim.report import ProbeRow, size_of, write_report
 
 LAYERS: tuple[Layer, ...] = ("z_mean", "hidden", "conv")
@@ -223,11 +223,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         groups = group_names(runs, [load_config(run) for run in runs])
         out = options.out or runs[0].absolute().parent  # of "." the folder that it is in, too
         require_folder(out)
-        out.mkdir(parents=True, exist_ok=True)
         for run in runs:  # before the first, which may take hours
             load_model(run)
         if options.decoder_epochs and (side := load_config(runs[0]).image_size):
-            scales(side)
+            require_decodable(side)
+        out.mkdir(parents=True, exist_ok=True)
         shared = Shared()
         evaluated = []
         for run, group in zip(runs, groups, strict=True):

@@ -45,8 +45,8 @@ def joined(device: torch.device) -> Iterator[None]:
         local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= count:
             raise RunError(
-                f"nproc-per-node: expected at most {count}, the number of GPUs, received more; "
-                f"lower it"
+                f"nproc-per-node: expected at most {count}, the number of GPUs, received "
+                f"{os.environ['LOCAL_WORLD_SIZE']}; lower it"
             )
         torch.cuda.set_device(local)
         dist.init_process_group("nccl", device_id=torch.device("cuda", local))

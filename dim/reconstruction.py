@@ -36,6 +36,18 @@ def scales(side: int) -> int:
     return min(len(WEIGHTS), int(math.log2(side / COARSEST)) + 1)
 
 
+def require_decodable(side: int) -> None:
+    """Refuse, before anything is trained, images that a decoder cannot make or `ms_ssim` compare.
+
+    Raises:
+        ValueError: If they are too small, or their side is no multiple of 8.
+        ModuleNotFoundError: If torchmetrics is absent.
+    """
+    require_packages("torchmetrics", argument="MS-SSIM", purpose="to compute it")
+    scales(side)
+    Decoder(1, side, channels=4)
+
+
 def ms_ssim(
     images: Float[Tensor, "N 3 h w"], others: Float[Tensor, "N 3 h w"]
 ) -> Float[Tensor, " N"]:

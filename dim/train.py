@@ -137,6 +137,8 @@ class Training:
         try:
             self.model.load_state_dict(state.model)
             self.optimiser.load_state_dict(state.optimiser)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, KeyError) as error:
             raise RunError(
                 f"resume: expected the state of a model of this version, received another "
@@ -212,7 +214,8 @@ class Training:
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16, or wide ones that make up for them."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.cpu.get_cpu_capability() not in NARROW
 
 
@@ -288,7 +291,6 @@ def train(
     if state:
         training.restore(state)
         history = state.history
-    require_alike(len(history))
 
     steps, first = training.steps, rank() == 0
     saved, cost = -math.inf, 0.0
@@ -302,6 +304,7 @@ def train(
             disable=not first,
         ) as bar,
     ):
+        require_alike(len(history))
         step_of: Callable[[Tensor], tuple[Losses, Features]] = training.step
         if graph and len(history) < config.epochs:
             step_of = training.recorded_step()
@@ -426,12 +429,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = options.out or _usual_folder(options.config.preset, options.config.data)
             _train_and_evaluate(options, run)
     except KeyboardInterrupt:
-        kept = (
-            f"{run} keeps its last checkpoint: go on with --resume"
-            if run and (run / STATE).exists()
-            else "no epoch was finished, so nothing is kept"
-        )
-        print(f"\nstopped; {kept}", file=sys.stderr)
+        kept = ""
+        if run:  # as soon as it is known which
+            kept = (
+                f"; {run} keeps its last checkpoint: go on with --resume"
+                if (run / STATE).exists()
+                else "; no epoch was finished, so nothing is kept"
+            )
+        print(f"\nstopped{kept}", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -1,11 +1,13 @@
 """The benchmarks run, say how they were run, and refuse what they cannot do."""
 
+import fcntl
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -489,6 +491,18 @@ def test_a_row_counts_for_the_run_that_made_it_and_no_other(tmp_path, monkeypatc
         resumable, "made_by", lambda *_: {"options": {"mlp_epochs": 200}, "hardware": {"gpu": "H"}}
     )
     assert rows() == (1, 1), "on another device"
+
+
+def test_a_row_waits_for_the_script_that_saves_its_own(tmp_path):
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    waiting = threading.Thread(target=resumable.added, args=(tmp_path / "rows.json", {"run": "a"}))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    os.close(held)
+    waiting.join(10)
+    assert resumable.known_rows(tmp_path / "rows.json") == [{"run": "a"}]
 
 
 def test_rows_that_others_add_meanwhile_are_kept(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from dim.train import Training, train
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-ONE_VIEW = [name for name in PRESETS if PRESETS[name].views == 1]
+ADDITIONS = {"delta": 1.0, "eta": 1.0, "kappa": 1.0, "occlusion": 0.5, "coarseness": 2}
 # What makes the host wait for a device, or gives shapes that depend on values.
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "bincount"}
 # Looked at on a CPU alone: whether a mask leaves a pair, once for each InfoMax term and view.
@@ -52,6 +52,10 @@ def small(preset, **changes):
     return dataclasses.replace(PRESETS[preset], **known | changes)
 
 
+ONE_VIEW = {name: small(name) for name in PRESETS if PRESETS[name].views == 1}
+ONE_VIEW["additions"] = small("default", **ADDITIONS)
+
+
 def apart(one, other, config):
     """How far two models' weights are from each other, as a share of how far they have come."""
     start = dict(build_model(config, 16, classes=3).named_parameters())
@@ -65,8 +69,7 @@ def apart(one, other, config):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_step_is_taken_without_reading_from_the_device(preset):
-    additions = {"delta": 1.0, "eta": 1.0, "kappa": 1.0, "occlusion": 0.5, "coarseness": 2}
-    training = Training(small(preset, **additions), data(), CPU)
+    training = Training(small(preset, **ADDITIONS), data(), CPU)
     batch = training.batches()[0]
     views = training.views(batch)  # of which kornia draws the places on the host
     training.views = lambda _: views
@@ -93,10 +96,10 @@ def test_a_graph_without_a_device_is_refused(tmp_path):
 
 
 @needs_cuda
-@pytest.mark.parametrize("preset", ONE_VIEW)
-def test_losses_and_gradients_are_those_of_a_cpu(preset, monkeypatch):
+@pytest.mark.parametrize("name", ONE_VIEW)
+def test_losses_and_gradients_are_those_of_a_cpu(name, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    config = small(preset, precision="float32")
+    config = dataclasses.replace(ONE_VIEW[name], precision="float32")
     found = []
     for device in (CPU, CUDA):
         training, generator = Training(config, data(), device), torch.Generator().manual_seed(0)
@@ -112,10 +115,10 @@ def test_losses_and_gradients_are_those_of_a_cpu(preset, monkeypatch):
 
 @needs_cuda
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("preset", ONE_VIEW)
-def test_a_replayed_run_is_the_run_resumed_or_not(preset, precision, tmp_path):
+@pytest.mark.parametrize("trained", ONE_VIEW)
+def test_a_replayed_run_is_the_run_resumed_or_not(trained, precision, tmp_path):
     """But for the order of sums, which Adam makes a step of where a gradient is 0 but for it."""
-    config = small(preset, precision=precision)
+    config = dataclasses.replace(ONE_VIEW[trained], precision=precision)
     once = dataclasses.replace(config, epochs=1)
     for name, graph in (("eager", False), ("again", False), ("replayed", True), ("resumed", True)):
         if name == "resumed":

@@ -225,7 +225,7 @@ def test_pixels_and_the_untrained_encoders_of_a_seed_are_probed_once(
 
     monkeypatch.setattr(dim.evaluate, "_probe", counted)
     monkeypatch.setattr(dim.evaluate, "reconstruction_measure", decode)
-    monkeypatch.setattr(dim.evaluate, "scales", lambda side: 1)  # these are too small
+    monkeypatch.setattr(dim.evaluate, "require_decodable", lambda side: None)  # these are too small
     out = tmp_path / "new" / "folder"
     main([*runs, "--out", str(out), *QUICK, "--decoder-epochs", "1"])
     assert probed.count(("pixels", "none")) == 1

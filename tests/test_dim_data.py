@@ -278,10 +278,17 @@ def test_class_folders_may_be_links(tmp_path, rng):
     save_images(tmp_path / "store" / "cat", rng, 20)
     save_images(tmp_path / "data" / "dog", rng, 20)
     (tmp_path / "data" / "cat").symlink_to(tmp_path / "store" / "cat")
-    (tmp_path / "data" / "dog" / "up").symlink_to(tmp_path / "data")
     data = load_data(str(tmp_path / "data"))
     assert data.classes == ("cat", "dog")
     assert len(data.x_train) + len(data.x_test) == 40
+
+
+@pytest.mark.parametrize(("link", "target"), [("dog/up", "."), ("latest", "dog"), ("loop", "loop")])
+def test_links_that_would_show_images_twice_are_refused(tmp_path, rng, link, target):
+    save_images(tmp_path / "dog", rng, 20)
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(DataError, match=r"expected each folder once|expected a folder that can be"):
+        load_data(str(tmp_path))
 
 
 @pytest.mark.parametrize("test", ["test", "val"])

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import nn
 
 from dim import PRESETS, ImageData, RunError, load_encoder
 from dim.checkpoint import METRICS, load_state
-from dim.parallel import joined, require_alike
+from dim.parallel import joined
 from dim.train import Training, train
 
 CPU = torch.device("cpu")
@@ -93,8 +95,12 @@ def steps_of(rank, world, folder):
             RunError, match=f"batch_size: expected a multiple of {world}, the number of"
         ):
             Training(dataclasses.replace(config, batch_size=9), lopsided(), CPU)
+        own = folder / f"own{rank}"  # as on machines that share none
+        if rank == 0:
+            shutil.copytree(folder / "run", own)
+        longer = dataclasses.replace(config, epochs=3)
         with pytest.raises(RunError, match=r"out: expected a folder that all processes share"):
-            require_alike(rank)
+            train(longer, lopsided(), own, device=CPU, resume=True)
     dist.destroy_process_group()
 
 
@@ -102,8 +108,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with (
-        pytest.raises(RunError, match="nproc-per-node: expected at most 2, the number of GPUs"),
+        pytest.raises(RunError, match=r"nproc-per-node: expected at most 2, .* received 3"),
         joined(torch.device("cuda")),
     ):
         pass
@@ -138,21 +145,35 @@ def test_several_processes_have_the_losses_and_gradients_of_one(tmp_path, world)
     assert load_encoder(run)(lopsided().x_test).z_mean.shape == (24, 64)
 
 
-def test_torchrun_trains_and_the_first_process_writes_and_reports(tmp_path):
+def torchrun(folder, *more):
+    """Two processes that train on the images of a file."""
     data = lopsided()
     images = data.x_train.permute(0, 2, 3, 1).numpy()
     labels = data.y_train.numpy()
-    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    flags = ["--data", "x.npz", "--out", "run", "--epochs", "1", "--batch-size", "8"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "dim.train", *flags, "--device", "cpu"],
-        cwd=tmp_path,
+    np.savez(folder / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    flags = ["--data", "x.npz", "--out", "run", "--epochs", "1", "--batch-size", "8", *more]
+    return subprocess.run(
+        [sys.executable, *command, "-m", "dim.train", *flags, "--device", "cpu"],
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+def test_a_bad_batch_of_several_processes_is_kept_whole(tmp_path):
+    done = torchrun(tmp_path, "--learning-rate", "1e30")
+    assert done.returncode != 0
+    assert "bad_batch.safetensors holds the batch and the model" in done.stderr
+    kept = load_file(tmp_path / "run" / "bad_batch.safetensors")
+    assert kept["images"].shape == (8, 3, 16, 16)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["bad_batch.safetensors"]
+
+
+def test_torchrun_trains_and_the_first_process_writes_and_reports(tmp_path):
+    done = torchrun(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| z_mean | trained |") == 1
     assert [row["epoch"] for row in load_state(tmp_path / "run").history] == [1]

@@ -268,6 +268,7 @@ def test_bfloat16_on_a_cpu_without_it_is_warned_of(config, npz, cpu, warned, mon
 def test_a_gpu_that_imitates_bfloat16_is_one_without_it(able, monkeypatch):
     supported = lambda including_emulation=True: including_emulation or able  # noqa: E731
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     assert train.computes_in_bfloat16(torch.device("cuda")) == able
 
 
@@ -498,6 +499,14 @@ def test_images_that_moved_are_known_again(config, npz, tmp_path):
     )
     train.train(there, load_data(str(moved)), run, device=CPU, resume=True)
     assert load_config(run) == there
+
+
+def test_of_labels_that_are_trained_with_no_images_tell(config, npz, tmp_path):
+    run = tmp_path / "run"
+    config = dataclasses.replace(config, class_conditional=True, epochs=1)
+    train.train(config, load_data(str(npz)), run, device=CPU)
+    with pytest.raises(RunError, match=r"data: the run in"):
+        open_run(run, dataclasses.replace(config, data="moved.npz"), "images", resume=True)
 
 
 def test_a_state_of_another_version_is_one_refusal(config, npz, tmp_path):
@@ -820,7 +829,7 @@ def test_ctrl_c_says_what_is_kept(npz, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train.tyro, "cli", interrupt)  # before it is known which run
     with pytest.raises(SystemExit):
         run_main(*arguments(npz, tmp_path / "run"))
-    assert "so nothing is kept" in capsys.readouterr().err
+    assert capsys.readouterr().err == "\nstopped\n"
 
 
 def test_a_class_conditional_prior_trains_with_labels_and_needs_them(config, npz, tmp_path):

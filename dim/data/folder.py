@@ -100,7 +100,7 @@ def read_parts(
 
 def image_paths(folder: Path) -> list[Path]:
     """Image files anywhere below a folder, also by links, without hidden files and folders."""
-    paths = sorted(_images_below(folder))
+    paths = sorted(_images_below(folder, {}))
     if not paths:
         raise DataError(
             f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), received none; "
@@ -109,17 +109,27 @@ def image_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _images_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    if (place := folder.resolve()) in above:  # a link back up
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _images_below(Path(entry), above | {place})
-            elif Path(entry).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(entry)
+def _images_below(folder: Path, seen: dict[Path, Path]) -> Iterator[Path]:
+    """Image files, in no order; `seen` are the folders so far, by where they really are."""
+    if (known := seen.setdefault(place := folder.resolve(), folder)) is not folder:
+        raise DataError(
+            f"{folder}: expected each folder once, received {place} here and as {known}; remove "
+            f"one of the links"
+        )
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from _images_below(Path(entry), seen)
+                elif Path(entry).suffix.lower() in IMAGE_SUFFIXES:
+                    yield Path(entry)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder that can be read, received: {error}; see to its rights "
+            f"and links, or move it elsewhere"
+        ) from error
 
 
 def class_folder(path: Path, folder: Path) -> str:
