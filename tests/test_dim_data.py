@@ -153,6 +153,12 @@ def test_npz_of_grey_images_has_three_equal_channels(load, arrays):
         np.testing.assert_array_equal(data.x_train[:, channel], arrays["x_train"][..., 0])
 
 
+def test_npz_may_name_its_classes(load):
+    names = ["cat", "dog", "ship"]
+    assert load(classes=names).classes == tuple(names)
+    assert load(classes=names, x_test=None, y_test=None).classes == tuple(names)
+
+
 def test_npz_labels_may_be_a_column(load, arrays):
     data = load(y_train=arrays["y_train"][:, None])
     assert data.y_train.tolist() == arrays["y_train"].tolist()
@@ -220,6 +226,8 @@ def nan_image():
         ({"y_test": np.zeros((10, 2), int)}, r"y_test: expected 10 class numbers, .*\(10, 2\)"),
         ({"y_train": np.zeros(30)}, r"received float64 of shape \(30,\); number the classes"),
         ({"y_train": np.full(30, -1)}, r"expected class numbers from 0, received -1"),
+        ({"classes": ["a", "b"]}, r"classes: expected the names of 3 classes, .*\(2,\); save"),
+        ({"classes": np.arange(3)}, r"classes: .*, received int64 of shape \(3,\)"),
         ({"y_train": np.array([{}] * 30)}, r"expected plain numeric arrays, received: Object"),
         (
             {"x_train": np.zeros((19, 16, 16, 3), np.uint8), "y_train": None},

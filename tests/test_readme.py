@@ -50,12 +50,14 @@ def test_the_files_of_the_results_are_made_of_the_whole_set(tmp_path, monkeypatc
         return images, torch.randint(0, 10, (n,), generator=generator)
 
     (x, y), (u, v) = part(6000, 0), part(1500, 1)
-    data = dim.ImageData("cifar10", x, y, u, v, None)
+    names = tuple("abcdefghij")
+    data = dim.ImageData("cifar10", x, y, u, v, names)
     load_data = dim.load_data
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dim, "load_data", {"cifar10": data}.get)
     exec(block("cifar10-small.npz", DEEP_INFOMAX), {})
     whole, small = (load_data(f"{name}.npz") for name in ("cifar10", "cifar10-small"))
+    assert whole.classes == small.classes == names
     assert torch.equal(whole.x_train, x)
     assert torch.equal(whole.y_test, v)
     assert small.y_train.bincount().tolist() == [500] * 10

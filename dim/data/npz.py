@@ -13,7 +13,7 @@ from dim.data.images import DataError, ImageData, as_images, hold_out, require_o
 
 
 def read_npz(path: Path, image_size: int | None, seed: int) -> ImageData:
-    """Arrays `x_train`, `y_train`, `x_test`, `y_test`, all but the first optional."""
+    """Arrays `x_train`, `y_train`, `x_test`, `y_test` and `classes`, all but the first optional."""
     if not zipfile.is_zipfile(path):
         raise DataError(
             f"{path}: expected an .npz archive, received another kind of file; write it with "
@@ -21,7 +21,7 @@ def read_npz(path: Path, image_size: int | None, seed: int) -> ImageData:
         )
     try:
         with np.load(path) as archive:
-            names = ("x_train", "y_train", "x_test", "y_test")
+            names = ("x_train", "y_train", "x_test", "y_test", "classes")
             arrays = {name: archive[name] for name in names if name in archive.files}
             received = ", ".join(archive.files)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -47,11 +47,16 @@ def read_npz(path: Path, image_size: int | None, seed: int) -> ImageData:
         return images, _labels(labels, len(images), f"{path}: y_{split}")
 
     x, y = part("train")
-    if "x_test" not in arrays:
-        return hold_out(path.name, x, y, None, seed)
-    x_test, y_test = part("test")
+    x_test, y_test = part("test") if "x_test" in arrays else (None, None)
+    numbers = [labels for labels in (y, y_test) if labels is not None]
+    classes = None
+    if "classes" in arrays:
+        count = 1 + max((int(labels.max()) for labels in numbers), default=-1)
+        classes = _class_names(arrays["classes"], count, f"{path}: classes")
+    if x_test is None:
+        return hold_out(path.name, x, y, classes, seed)
     require_one_size(str(path), x, x_test)
-    return ImageData(path.name, x, y, x_test, y_test, None)
+    return ImageData(path.name, x, y, x_test, y_test, classes)
 
 
 def _labels(array: Shaped[np.ndarray, "..."], count: int, name: str) -> Int64[Tensor, "N"]:
@@ -68,3 +73,12 @@ def _labels(array: Shaped[np.ndarray, "..."], count: int, name: str) -> Int64[Te
             "the labels out if they mark unlabelled images"
         )
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _class_names(array: Shaped[np.ndarray, "..."], count: int, name: str) -> tuple[str, ...]:
+    if array.dtype.kind != "U" or array.ndim != 1 or len(array) < count:
+        raise DataError(
+            f"{name}: expected the names of {count} classes, by their numbers, received "
+            f"{array.dtype} of shape {array.shape}; save a list of strings, or leave it out"
+        )
+    return tuple(array.tolist())
