@@ -528,7 +528,10 @@ def loss_of(negatives=None, x=None, y=None, **options):
             lambda: loss_of(y=torch.zeros(4, DIM_Y)),
             "y: expected as many samples as x, 5, received 4",
         ),
-        (lambda: loss_of(Shuffled(5)), "k: a batch of 5 samples has 4 negatives a row, 5 were"),
+        (
+            lambda: loss_of(Shuffled(5)),
+            "k: expected at most 4 negatives a row in a batch of 5 samples, received 5",
+        ),
         (lambda: Shuffled(0), "k: expected a whole number of negatives, received 0"),
         (lambda: loss_of(groups=torch.zeros(N).long()), "groups: expected 5 labels of at least 2"),
         (lambda: loss_of(groups=torch.arange(4)), "groups: expected 5 labels of at least 2 groups"),

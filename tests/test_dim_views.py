@@ -140,7 +140,7 @@ def test_without_kornia_views_are_refused_by_name(monkeypatch, tmp_path, capsys)
 def test_of_identical_views_the_losses_are_those_of_one(global_input, monkeypatch):
     """Also of batch norm: a batch that is there twice has the same mean and variance."""
     monkeypatch.setattr("dim.train.augmentation", lambda size: lambda pixels: pixels)
-    config = dataclasses.replace(SMALL, global_input=global_input, delta=1.0, rho=1e-3)
+    config = dataclasses.replace(SMALL, global_input=global_input, delta=1.0, eta=1.0, rho=1e-3)
     single, double = (
         Training(dataclasses.replace(config, views=views), noise(), CPU) for views in (1, 2)
     )
