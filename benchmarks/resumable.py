@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +24,7 @@ from infomax_terms import few
 from provenance import provenance
 
 from dim import DataError, DeepInfoMax, ImageData, TrainConfig, load_data
-from dim.checkpoint import STATE, RunError, load_model, load_state, write_atomically
+from dim.checkpoint import STATE, RunError, load_model, load_state, write_text
 from dim.command import Device, resolve_device
 from dim.config import Precision
 from dim.train import train
@@ -144,7 +143,7 @@ def added(path: Path, row: Row) -> list[Row]:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         rows = [*known_rows(path), row]
-        write_atomically(path, partial(Path.write_text, data=as_json(rows)))
+        write_text(path, as_json(rows))
         return rows
     finally:
         os.close(folder)

@@ -199,14 +199,11 @@ def load_encoder(run: Path | str) -> Encoder:
     run = Path(run)
     encoder = untrained_encoder(run)
     try:
-        encoder.load_state_dict(load_file(run / WEIGHTS))
+        weights = load_file(run / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise _without_weights(run, error) from error
-    except RuntimeError as error:
-        raise RunError(
-            f"run: expected an encoder of this version in {run / WEIGHTS}, received another "
-            f"({error}); train it again"
-        ) from error
+    with of_this_version(f"run: expected an encoder of this version in {run / WEIGHTS}"):
+        encoder.load_state_dict(weights)
     return encoder
 
 
@@ -226,14 +223,20 @@ def load_model(run: Path | str) -> DeepInfoMax:
         )
     means = state.model.get("prior.class_means.weight", ())
     model = build_model(config, size, len(means))
-    try:
+    with of_this_version(f"run: expected a model of this version in {run / STATE}"):
         model.load_state_dict(state.model)
-    except RuntimeError as error:
-        raise RunError(
-            f"run: expected a model of this version in {run / STATE}, received another ({error}); "
-            f"train it again"
-        ) from error
     return model.eval()
+
+
+@contextmanager
+def of_this_version(expected: str, remedy: str = "train it again") -> Iterator[None]:
+    """Refuse (RunError) what is loaded inside where it does not fit; `expected` says what would."""
+    try:
+        yield
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RunError(f"{expected}, received another ({error}); {remedy}") from error
 
 
 def untrained_encoder(run: Path | str) -> Encoder:

@@ -118,12 +118,12 @@ def _write_npy(
             writer.writerows(map(asdict, index))
 
     def write_both(path: Path) -> None:
-        shape, kind = (len(index), dimensions), np.dtype(np.float32)
-        header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        kind, shape = np.dtype(np.float32).str, (len(index), dimensions)
+        header = {"descr": kind, "fortran_order": False, "shape": shape}
         with path.open("wb") as file:  # not mapped: on a full disk that kills the process
             np.lib.format.write_array_header_1_0(file, header)
             for batch in batches:
-                file.write(batch.numpy().astype(kind).tobytes())
+                file.write(batch.numpy().tobytes())
         # In here, so that both files take their places at almost the same moment.
         write_atomically(out.with_suffix(".csv"), write_table)
 

@@ -43,7 +43,7 @@ def require_decodable(side: int) -> None:
         ValueError: If they are too small, or their side is no multiple of 8.
         ModuleNotFoundError: If torchmetrics is absent.
     """
-    require_packages("torchmetrics", argument="MS-SSIM", purpose="to compute it")
+    _require_torchmetrics()
     scales(side)
     Decoder(1, side, channels=4)
 
@@ -68,7 +68,7 @@ def ms_ssim(
         >>> ms_ssim(images, images)
         tensor([1.])
     """
-    require_packages("torchmetrics", argument="MS-SSIM", purpose="to compute it")
+    _require_torchmetrics()
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     weights = WEIGHTS[: scales(images.shape[-1])]
@@ -76,6 +76,10 @@ def ms_ssim(
     return multiscale_structural_similarity_index_measure(
         others, images, data_range=1.0, betas=betas, reduction="none"
     )
+
+
+def _require_torchmetrics() -> None:
+    require_packages("torchmetrics", argument="MS-SSIM", purpose="to compute it")
 
 
 def fit_decoder(

@@ -29,6 +29,7 @@ from dim.checkpoint import (
     fingerprint,
     load_config,
     load_state,
+    of_this_version,
     open_run,
     save_run,
     untrained_encoder,
@@ -134,16 +135,12 @@ class Training:
         Raises:
             RunError: If it is of another version, or from another kind of device.
         """
-        try:
+        with of_this_version(
+            "resume: expected the state of a model of this version",
+            "train it again with another --out",
+        ):
             self.model.load_state_dict(state.model)
             self.optimiser.load_state_dict(state.optimiser)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(
-                f"resume: expected the state of a model of this version, received another "
-                f"({error}); train it again with another --out"
-            ) from error
         self.taken = len(state.history) * self.steps
         try:
             self.generator.set_state(state.generator)

@@ -365,24 +365,21 @@ def test_the_code_is_of_the_occluded_image_and_the_feature_map_of_the_whole_one(
     assert not torch.allclose(part.z_mean, whole.z_mean)
 
 
-def test_the_coordinate_task_is_a_part_of_the_total():
-    config = dataclasses.replace(PRESETS["default"], delta=2.0, alpha=0.0, gamma=0.0)
+@pytest.mark.parametrize(
+    ("weights", "term", "task"),
+    [
+        ({"delta": 2.0, "eta": 0.0}, "coordinate_term", "coordinates"),
+        ({"delta": 0.0, "eta": 2.0}, "relative_term", "relative"),
+    ],
+)
+def test_a_coordinate_task_is_a_part_of_the_total(weights, term, task):
+    config = dataclasses.replace(PRESETS["default"], alpha=0.0, gamma=0.0, **weights)
     model = build_model(config, 16)
-    torch.nn.init.normal_(model.coordinate_term.classifier[-1].weight)
+    torch.nn.init.normal_(getattr(model, term).classifier[-1].weight)
     losses, _ = model(images(4), generator=seeded())
-    torch.testing.assert_close(losses.total, losses.local + 2 * losses.coordinates)
-    losses.coordinates.backward()
-    assert model.encoder.local[0].weight.grad.any()
-    assert model.encoder.z_mean.weight.grad.any()
-
-
-def test_the_relative_coordinate_task_is_a_part_of_the_total():
-    config = dataclasses.replace(PRESETS["default"], eta=2.0, delta=0.0, alpha=0.0, gamma=0.0)
-    model = build_model(config, 16)
-    torch.nn.init.normal_(model.relative_term.classifier[-1].weight)
-    losses, _ = model(images(4), generator=seeded())
-    torch.testing.assert_close(losses.total, losses.local + 2 * losses.relative)
-    losses.relative.backward()
+    loss = getattr(losses, task)
+    torch.testing.assert_close(losses.total, losses.local + 2 * loss)
+    loss.backward()
     assert model.encoder.local[0].weight.grad.any()
     assert model.encoder.z_mean.weight.grad.any()
 

@@ -179,10 +179,7 @@ def test_a_dot_head_is_its_equations():
     for parameter in (head.norm.weight, head.norm.bias, head.out.bias):
         nn.init.normal_(parameter)
     rows = x.reshape(12, 5)
-    hidden = rows @ head.first.weight.T
-    centred = hidden - hidden.mean(0)
-    hidden = centred / (centred.square().mean(0) + 1e-5).sqrt()
-    hidden = (hidden * head.norm.weight + head.norm.bias).clamp(min=0)
+    hidden = normed(rows @ head.first.weight.T, head.norm, 1e-5).clamp(min=0)
     out = hidden @ head.second.weight.T + head.second.bias + rows @ head.shortcut.weight.T
     centred = out - out.mean(1, keepdim=True)
     out = 0.7 * centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt() + head.out.bias
