@@ -300,7 +300,7 @@ def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
     assert "--runs two-view" in two_view
     assert "--graph" not in two_view
     assert seeds.endswith("*vae --epochs 1000 --seeds 0 1 2 --graph")
-    assert default.endswith("--runs default fast --epochs 1000 --graph")
+    assert default.endswith("default, relative, occlusion fast --epochs 1000 --graph")
     assert "two-view" not in seeds
 
 
