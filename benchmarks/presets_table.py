@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 from presets import RUNS, table
-from resumable import Row, TrainingOptions, as_told, config_of, known_rows, recorded
+from resumable import Row, TrainingOptions, as_told, changes, known_rows
 
 from dim import TrainConfig
 from dim.command import one_line_refusals
@@ -24,20 +24,17 @@ def today(name: str, row: Row) -> TrainConfig:
     return as_told(RUNS[name], options, row["seed"])
 
 
-def without_a_part(config: TrainConfig) -> Row:
-    """The choices that change nothing, blank: those of InfoMax terms where none is trained."""
-    trained = config.epochs and (config.alpha or config.beta or config.kappa)
-    return {} if trained else dict.fromkeys(("objective", "negatives"))
-
-
 def whole(rows: list[Row]) -> str:
     """The table of every run on each of the sources, whether there are rows of it or not.
+
+    Of a run without any, as many epochs are named as of the first row's.
 
     Raises:
         ValueError: If a run is unknown or there twice, is configured otherwise today, or has seeds
             that were probed for different epochs.
     """
     seen = set()
+    first: dict[str, Row] = {}
     probed: dict[tuple[str, str, int], int] = {}
     for row in rows:
         one = row["run"], row["seed"], row["source"], row["epochs"]
@@ -47,14 +44,16 @@ def whole(rows: list[Row]) -> str:
                 f"file"
             )
         config = today(row["run"], row)
-        blank = without_a_part(config)
-        expected_config = recorded(config, row["config"]["image_size"]) | blank
-        if one in seen or config_of(row) | blank != expected_config:
+        if changed := changes(row, config):
+            received = ", ".join(f"{name} {value!r}" for name, value in changed.items())
             raise ValueError(
-                f"{one}: expected one row of today's configuration, received another; move it out "
-                "of the file"
+                f"{one}: expected today's configuration, received {received}; move it out of the "
+                "file"
             )
+        if one in seen:
+            raise ValueError(f"{one}: expected one row, received two; move one out of the file")
         seen.add(one)
+        first.setdefault(row["source"], row)
         epochs = row["options"]["mlp_epochs"]
         expected = probed.setdefault((row["run"], row["source"], row["epochs"]), epochs)
         if epochs != expected:
@@ -62,10 +61,12 @@ def whole(rows: list[Row]) -> str:
                 f"{one}: expected {expected} mlp_epochs as in its other seeds, received {epochs}; "
                 "probe it again"
             )
-    like = {(row["source"], row["options"]["epochs"]): row for row in rows}.values()
-    asked = [(name, row["source"], today(name, row).epochs) for name in RUNS for row in like]
-    once = list(dict.fromkeys(asked))  # the untrained are of no epoch, whatever is told
-    return table(rows, once)
+    asked = []
+    for name in RUNS:
+        for source, row in first.items():
+            of = {r["epochs"] for r in rows if (r["run"], r["source"]) == (name, source)}
+            asked += [(name, source, n) for n in sorted(of or {today(name, row).epochs})]
+    return table(rows, asked)
 
 
 def main(path: tyro.conf.Positional[Path], /) -> None:

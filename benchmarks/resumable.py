@@ -5,6 +5,7 @@ runs are read from the results and not repeated. Each row keeps its own command,
 """
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -160,9 +161,10 @@ def carry_out(
 ) -> Outcome:
     """Run what is missing, in order, seed by seed; save after each.
 
-    A row counts for a run if it is of the same configuration, probed for as many epochs, on the
-    same kind of device. A run that fails, as one whose loss is no longer finite, keeps no other
-    from its turn; whatever a library or a device raises counts as a failure, too.
+    A row counts for a run if it is of the same configuration, but for what the run does not use,
+    probed for as many epochs, on the same kind of device. A run that fails, as one whose loss is no
+    longer finite, keeps no other from its turn; whatever a library or a device raises counts as a
+    failure, too.
 
     Args:
         runs: Configurations by name; data, seed, epochs and precision are the options'.
@@ -179,18 +181,10 @@ def carry_out(
     rows, made = known_rows(path), made_by(options, script, argv)
 
     def is_of(row: Row, name: str, seed: int) -> bool:
-        expected = {
-            "run": name,
-            "config": recorded(as_told(runs[name], options, seed), row["config"]["image_size"]),
-            "mlp_epochs": options.mlp_epochs,
-            "gpu": made["hardware"]["gpu"],
-        }
-        return expected == {
-            "run": row["run"],
-            "config": config_of(row),
-            "mlp_epochs": row["options"]["mlp_epochs"],
-            "gpu": row["hardware"]["gpu"],
-        }
+        there = row["run"], row["options"]["mlp_epochs"], row["hardware"]["gpu"]
+        if there != (name, options.mlp_epochs, made["hardware"]["gpu"]):
+            return False
+        return not changes(row, as_told(runs[name], options, seed))
 
     deadline, failed = time.monotonic() + 60 * options.minutes, []
     wanted = [(name, seed) for seed in options.seeds for name in runs]
@@ -231,9 +225,24 @@ def carry_out(
     return Outcome(found, failed)
 
 
-def config_of(row: Row) -> Row:
-    """A row's configuration; an option that is younger than the row has its default."""
-    return asdict(TrainConfig()) | row["config"]
+def unused(config: TrainConfig) -> set[str]:
+    """The options that change nothing: those of InfoMax terms, where none is trained."""
+    trained = config.epochs and (config.alpha or config.beta or config.kappa)
+    return set() if trained else {"objective", "negatives"}
+
+
+def changes(row: Row, config: TrainConfig) -> Row:
+    """What of a row's configuration is not as in this one, and what it is there.
+
+    An option that is younger than the row has its default.
+    """
+    expected = recorded(config, row["config"]["image_size"])
+    there = asdict(TrainConfig()) | row["config"]
+    return {
+        name: there.get(name)
+        for name in expected | there
+        if name not in unused(config) and there.get(name) != expected.get(name)
+    }
 
 
 def recorded(config: TrainConfig, image_size: int | None) -> Row:
@@ -268,7 +277,10 @@ def folder_of(name: str, config: TrainConfig, options: TrainingOptions) -> Path:
     """Where a run is."""
     short = name.replace(", ", "-").replace(" ", "-")
     of_run = f"{short}-{config.epochs}-{config.precision}-{config.seed}"
-    return options.folder / Path(config.data).stem / of_run
+    # A preset that has changed since begins anew, and does not stumble over its folder.
+    told = json.dumps(recorded(config, None), sort_keys=True).encode()
+    digest = hashlib.sha256(told).hexdigest()[:8]
+    return options.folder / Path(config.data).stem / f"{of_run}-{digest}"
 
 
 def images(options: TrainingOptions, seed: int) -> ImageData:
@@ -296,7 +308,7 @@ def run(
     seen_in_epoch = len(data.x_train) // config.batch_size * config.batch_size
     return {
         "data": data.name,
-        "minutes": round(config.epochs * len(data.x_train) / speed / 60, 2),
+        "minutes": round(config.epochs * seen_in_epoch / speed / 60, 2),
         "images_per_second": round(speed) if speeds else None,
         "seconds_of_epochs": round(sum(seen_in_epoch / each for each in speeds), 1),  # all sittings
         "seconds_here": round(trained - start, 1),

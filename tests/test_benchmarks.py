@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import gaussian_mi
 import matplotlib.image
 import negatives
+import presets
 import pytest
 import resumable
 import speed
@@ -195,17 +197,23 @@ def test_readme_has_the_table_of_the_presets_results():
     assert done.stdout in (SCRIPTS.parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", 0), ("config", {"image_size": 32})])
-def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path, field, value):
-    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
-    one = next(row for row in rows if row["seed"] == 0)
-    other = next(r for r in rows if r["seed"] == 1 and r["run"] == one["run"])
-    same = {"epochs": one["epochs"], "source": one["source"], "options": one["options"]}
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "expected one row, received two"),
+        (
+            {"seed": 1, "config": {"image_size": 32}},
+            "expected today's configuration, received preset 'default'",
+        ),
+    ],
+)
+def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path, changes, message):
+    row = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"][0]
     path = tmp_path / "presets.json"
-    path.write_text(json.dumps({"rows": [one, other | same | {field: value}]}))
+    path.write_text(json.dumps({"rows": [row, row | changes]}))
     done = run(str(path), cwd=tmp_path, script="presets_table.py")
     assert done.returncode == 2
-    assert "expected one row of today's configuration" in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("vae", 0), ("fast", 2), ("untrained su", 0)])
@@ -216,6 +224,38 @@ def test_a_table_asks_for_the_same_objective_where_there_is_one(tmp_path, name, 
     path.write_text(json.dumps({"rows": [row | {"config": row["config"] | {"objective": "dv"}}]}))
     done = run(str(path), cwd=tmp_path, script="presets_table.py")
     assert done.returncode == code, done.stderr
+
+
+def test_what_is_in_the_results_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(resumable, "run", lambda name, *_: pytest.fail(f"{name} is trained again"))
+    path = tmp_path / "rows.json"
+    for row in json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]:
+        path.write_text(json.dumps({"rows": [row]}))
+        options = resumable.TrainingOptions(
+            row["source"],
+            seeds=(row["seed"],),
+            epochs=row["options"]["epochs"],
+            precision=row["precision"],
+            mlp_epochs=row["options"]["mlp_epochs"],
+            device="cpu",
+        )
+        runs = {row["run"]: presets.RUNS[row["run"]]}
+        found = resumable.carry_out(runs, options, None, path=path, script="presets", argv=[])
+        assert found == ([row], [])
+
+
+def test_a_table_has_a_line_for_each_number_of_epochs_that_there_is_or_one(tmp_path):
+    """And not for what was asked of others."""
+    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    row = next(row for row in rows if row["run"] == "vae")
+    longer = {"epochs": 99, "config": row["config"] | {"epochs": 99}}
+    longer |= {"options": row["options"] | {"epochs": 99}}
+    path = tmp_path / "presets.json"
+    path.write_text(json.dumps({"rows": [row, row | longer]}))
+    done = run(str(path), cwd=tmp_path, script="presets_table.py")
+    epochs = Counter(line.split(" | ")[0] for line in done.stdout.splitlines()[2:])
+    assert epochs.pop("| vae") == 2
+    assert set(epochs[f"| {name}"] for name in presets.RUNS if name != "vae") == {1}
 
 
 def test_a_table_is_made_of_runs_that_are_known_before_an_option_was_and_of_no_others(tmp_path):
