@@ -188,23 +188,29 @@ class RelativeCoordinateTerm(nn.Module):
         True
     """
 
-    kinds: Int64[Tensor, "L L"]
+    places: Int64[Tensor, "L 2"]
     log_share: Float[Tensor, " K"]
 
     def __init__(
         self, channels: int, height: int, width: int, z_dim: int, *, units: int = 512
     ) -> None:
         super().__init__()
-        places = torch.cartesian_prod(torch.arange(height), torch.arange(width))
-        others = ~torch.eye(len(places), dtype=torch.bool)
-        displacements = (places[:, None] - places)[others]
-        _, kinds, counts = displacements.unique(dim=0, return_inverse=True, return_counts=True)
+        self.height, self.width = height, width
+        down, across = torch.arange(1 - height, height), torch.arange(1 - width, width)
+        pairs = ((height - down.abs())[:, None] * (width - across.abs())).flatten()
+        counts = torch.cat([pairs[: len(pairs) // 2], pairs[len(pairs) // 2 + 1 :]])  # not itself
         log_share = (counts / counts.sum()).log()
         self.entropy = -(log_share.exp() * log_share).sum().item()
-        every = torch.zeros(others.shape, dtype=torch.int64).masked_scatter(others, kinds)
-        self.register_buffer("kinds", every, persistent=False)
+        places = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+        self.register_buffer("places", places, persistent=False)
         self.register_buffer("log_share", log_share, persistent=False)
         self.classifier = _undecided(2 * channels + z_dim, units, len(counts))
+
+    def _kinds(self, displacements: Int64[Tensor, "L 2"]) -> Int64[Tensor, " L"]:
+        """Their numbers: row by row, without that of a location to itself in the middle."""
+        down, across = displacements.unbind(1)
+        kinds = (down + self.height - 1) * (2 * self.width - 1) + across + self.width - 1
+        return kinds - (kinds > len(self.log_share) // 2).long()
 
     def forward(
         self,
@@ -219,7 +225,7 @@ class RelativeCoordinateTerm(nn.Module):
         another = _another(local, generator)
         code = z[:, None].expand(-1, locations, -1)
         logits = self.classifier(torch.cat([local, local[:, another], code], -1))
-        kinds = self.kinds.gather(1, another[:, None]).flatten().repeat(n)
+        kinds = self._kinds(self.places - self.places[another]).repeat(n)
         logits = logits.flatten(0, 1).float() + self.log_share
         return F.cross_entropy(logits, kinds) - self.entropy
 
