@@ -65,16 +65,13 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
         RunError: If the folder holds something and `resume` is off, or a run of another
             configuration, on other images, or of more epochs.
     """
+    if not resume:
+        require_new(run)
     require_folder(run)
     if not run.exists() or not _kept(run):
         run.mkdir(parents=True, exist_ok=True)
         _write_config(run, config)
         return None
-    if not resume:
-        raise RunError(
-            f"out: expected a new folder, received {run}, which is not empty; continue that run "
-            f"with --resume, or choose another --out"
-        )
     saved, state = dataclasses.asdict(load_config(run)), load_state(run)
     # A finished run may be trained on; images may move, as their fingerprint tells, labels may not.
     may_change = {"epochs", "data"} if state and not config.class_conditional else {"epochs"}
@@ -94,6 +91,16 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
     if any(saved[name] != getattr(config, name) for name in may_change):
         _write_config(run, config)
     return state
+
+
+def require_new(run: Path) -> None:
+    """Refuse (RunError) a folder in which there is something."""
+    require_folder(run)
+    if run.exists() and _kept(run):
+        raise RunError(
+            f"out: expected a new folder, received {run}, which is not empty; continue that run "
+            f"with --resume, or choose another --out"
+        )
 
 
 @contextmanager

@@ -78,11 +78,15 @@ def resolve_device(name: Device) -> torch.device:
 def one_line_refusals() -> Iterator[None]:
     """End the process with code 2 and one line where something inside cannot be done as asked.
 
-    That says what was expected and received, or comes from the system; all else is a bug, and
-    keeps its traceback.
+    That says what was expected and received, comes from the system, or is the device's memory; all
+    else is a bug, and keeps its traceback.
     """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        asked = ". ".join(str(error).split(". ")[:2])  # what follows is about torch's allocator
+        print(f"error: {asked}; take smaller images or batches, or --device cpu", file=sys.stderr)
+        raise SystemExit(2) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         ours = isinstance(error, DataError | RunError | OSError) or ", received " in str(error)
         if not ours:

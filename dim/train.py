@@ -31,6 +31,7 @@ from dim.checkpoint import (
     load_state,
     of_this_version,
     open_run,
+    require_new,
     save_run,
     untrained_encoder,
     write_atomically,
@@ -282,6 +283,7 @@ def train(
         )
     config = dataclasses.replace(config, image_size=size)
     training, images = Training(config, data, device), fingerprint(data.x_train)
+    data = dataclasses.replace(data, x_train=training.images)  # not a second time to the device
     history: list[dict[str, float | int]] = []
     with in_turn():
         state = open_run(run, config, images, resume=resume or rank() > 0)
@@ -466,6 +468,8 @@ def _usual_folder(preset: str, data: str) -> Path:
 def _train_and_evaluate(options: Options, run: Path) -> None:
     device = resolve_device(options.device)
     config = options.config
+    if not options.resume:
+        require_new(run)  # before an hour of decoding images
     data = images_of(config)
     with joined(device):
         model = train(

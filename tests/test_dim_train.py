@@ -156,6 +156,10 @@ def test_only_a_refusal_is_one_line(capsys):
         raise RunError("run: expected a folder, received none; pass one")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: run: expected a folder, received none; pass one\n"
+    with pytest.raises(SystemExit), one_line_refusals():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a")
+    expected = "error: CUDA out of memory. Tried to allocate 9.00 GiB; take smaller images"
+    assert capsys.readouterr().err.startswith(expected)
 
 
 def test_terms_between_locations_are_in_the_metrics_and_the_curves(npz, tmp_path):
@@ -588,6 +592,13 @@ def test_an_existing_folder_and_another_configuration_are_refused(config, npz, t
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
     assert (run / STATE).read_bytes() == before
+
+
+def test_a_folder_in_use_is_refused_before_images_are_read(tmp_path, capsys):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(SystemExit):
+        run_main(*arguments(tmp_path / "nowhere.npz", tmp_path))
+    assert "out: expected a new folder" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_epoch(config, npz, tmp_path):
