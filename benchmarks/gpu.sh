@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in stages of at most nine minutes, by importance:
+# All that needs a GPU, in stages of at most nine minutes, by importance; in the repository's root:
 #
 #   benchmarks/gpu.sh cifar10.npz [RESULTS] [STAGE ...]
 #
-# A stage that is cut off goes on from its checkpoint, and what is done is skipped, so the same
-# command is given until each stage says that it has all of its runs. One that fails keeps no other
-# from its turn. Results, apart from a CPU's: RESULTS/presets.json, RESULTS/presets_neighbours.png,
-# RESULTS/speed.json, RESULTS/infomax_negatives.json and RESULTS/compiled/speed.json.
+# A stage that is cut off goes on from its checkpoint, and runs that are done are skipped, so the
+# same command is given until each stage says that it has all of its runs; `correct`, `speed` and
+# `compile` have none, and run each time. One that fails keeps no other from its turn. Results, apart
+# from a CPU's: RESULTS/presets.json, RESULTS/presets_neighbours.png, RESULTS/speed.json,
+# RESULTS/infomax_negatives.json and RESULTS/compiled/speed.json.
 set -euo pipefail
 data=${1:?usage: benchmarks/gpu.sh DATA [RESULTS] [STAGE ...]}
 results=${2:-benchmarks/results/gpu}

@@ -13,6 +13,7 @@ from dim.decoder import Decoder
 from dim.encoder import Encoder
 from dim.health import PERCENTILES
 from dim.model import LOSSES
+from dim.terms import TERMS
 from mi_estimators.estimator import evaluating
 
 SHOWN = 10  # images in a row of the figure
@@ -28,7 +29,7 @@ def draw_curves(run: Path) -> None:
     numbers = {name: [row[name] for row in rows] for name in rows[-1]}
     epochs = numbers["epoch"]
     losses = [name for name in LOSSES if any(v > 0 or v < 0 for v in numbers[name])]  # not 0 or NaN
-    terms = [name for name in ("global", "local", "locations") if f"{name}_negative_p50" in numbers]
+    terms = [name for name in TERMS if f"{name}_negative_p50" in numbers]
     count = len(losses) + len(terms)
     columns = min(count, 4)
     lines = math.ceil(count / columns)

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from dim.encoder import Features
 from dim.model import DeepInfoMax
 from dim.prior import AdversarialPrior, KLPrior
-from dim.terms import Encoded
+from dim.terms import TERMS, Encoded
 from mi_estimators import PairScores
 from mi_estimators.estimator import evaluating
 
@@ -59,7 +59,7 @@ RANGES = {
         0.35, 0.99, "the discriminator lags behind the encoder", "the code is far from the prior"
     ),
 }
-for _term in ("global", "local", "locations"):
+for _term in TERMS:
     RANGES |= {f"{_term}_positive": _SCORE, f"{_term}_negative": _SCORE, f"{_term}_gap": _GAP}
 
 

@@ -14,6 +14,7 @@ from dim.encoder import Encoder, Features, alex64x64, basic32x32, glorot_uniform
 from dim.negatives import ShuffledLocations
 from dim.prior import AdversarialPrior, KLPrior, NoPrior, Prior
 from dim.terms import (
+    TERMS,
     CoordinateTerm,
     Encoded,
     InfoMaxTerm,
@@ -167,12 +168,8 @@ class DeepInfoMax(nn.Module):
     @property
     def terms(self) -> dict[str, InfoMaxTerm]:
         """The InfoMax terms that are not left out, by the names of their losses."""
-        named = {
-            "global": self.global_term,
-            "local": self.local_term,
-            "locations": self.location_term,
-        }
-        return {name: term for name, term in named.items() if term is not None}
+        named = zip(TERMS, (self.global_term, self.local_term, self.location_term), strict=True)
+        return {name: term for name, term in named if term is not None}
 
     def forward(
         self,
@@ -224,9 +221,7 @@ class DeepInfoMax(nn.Module):
             relative = self.relative_term(features, z, generator=generator)
         prior = self.prior(features, z, labels)
         adversary = self.prior.own_loss(z, generator=generator)
-        global_, local, locations = (
-            infomax.get(name, zero) for name in ("global", "local", "locations")
-        )
+        global_, local, locations = (infomax.get(name, zero) for name in TERMS)
         parts = (global_, local, prior, coordinates, reconstruction, locations, relative)
         total = sum((weight * loss for weight, loss in zip(self.weights, parts, strict=True)), zero)
         return Losses(*parts, total, adversary), features

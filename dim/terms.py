@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from dim.encoder import Features
 from mi_estimators import MIEstimator, Shuffled, mlp
 
+TERMS = ("global", "local", "locations")  # of InfoMax, by the names of their losses
+
 
 class Encoded(NamedTuple):
     """Images, or a view of each, as an encoder sees them.
