@@ -79,6 +79,15 @@ def test_a_step_is_taken_without_reading_from_the_device(preset):
     assert len(reads.seen) <= most, reads.seen
 
 
+def test_more_steps_of_an_epoch_read_no_more(tmp_path):
+    found = []
+    for n in (32, 64):
+        with Reads() as reads:
+            train(small("paper-local-jsd", epochs=1), data(n), tmp_path / str(n), device=CPU)
+        found.append(len(reads.seen))
+    assert found[1] - found[0] <= 4 * ON_CPU_ALONE
+
+
 def test_reads_are_noticed():
     with Reads() as reads:
         torch.ones(3).sum().item()

@@ -43,6 +43,10 @@ CONFIGS = {
     "two views": dataclasses.replace(SMALL, views=2),
     "vae": dataclasses.replace(PRESETS["vae"], batch_size=8),
     "adversarial": dataclasses.replace(SMALL, prior="adversarial", stochastic=False, gamma=1.0),
+    "concat, shuffled locations": dataclasses.replace(
+        PRESETS["paper-local-global"], batch_size=8, head_units=8
+    ),
+    "su-kl": dataclasses.replace(PRESETS["su-kl"], batch_size=8, head_units=8),
 }
 
 

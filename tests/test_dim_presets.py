@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dim import PRESETS, TrainConfig, build_model
-from dim.encoder import basic32x32, su
+from dim.encoder import alex64x64, basic32x32, su
 from dim.model import OBJECTIVES, DotHead
 from mi_estimators import Concat
 
@@ -165,6 +165,28 @@ def test_the_papers_encoder_is_its_layers_written_out():
         torch.testing.assert_close(getattr(found, part), expected, rtol=1e-3, atol=1e-4)
     assert [m.shape[1] for m in maps] == [64, 128, 256]
     assert (hidden.shape[1], found.z_mean.shape[1]) == (1024, 64)
+
+
+def test_the_papers_larger_encoder_is_its_layers_written_out():
+    encoder, batch = shaken(alex64x64(16)).train(), images()
+    found = encoder(batch)
+    convolutions, norms = layers_of(encoder, nn.Conv2d), layers_of(encoder, nn.BatchNorm2d)
+    x, maps = batch / 127.5 - 1, []
+    for pooled in (True, True, False, False, True):
+        weight = next(convolutions).weight
+        assert weight.shape[2:] == (3, 3)
+        x = normed(nn.functional.conv2d(x, weight, padding=1), next(norms), 1e-5).clamp(min=0)
+        maps.append(x)
+        if pooled:
+            x = x.unfold(2, 3, 2).unfold(3, 3, 2).amax((-1, -2))
+    hidden, norms = x.flatten(1), layers_of(encoder, nn.BatchNorm1d)
+    for dense in list(layers_of(encoder.rest, nn.Linear)):
+        hidden = normed(hidden @ dense.weight.T, next(norms), 1e-5).clamp(min=0)
+    for part, expected in (("feature_map", maps[2]), ("conv", x), ("hidden", hidden)):
+        torch.testing.assert_close(getattr(found, part), expected, rtol=1e-3, atol=1e-3)
+    assert [m.shape[1] for m in maps] == [96, 192, 384, 384, 192]
+    widths = [layer.out_features for layer in layers_of(encoder.rest, nn.Linear)]
+    assert widths == [4096, 4096]
 
 
 def test_the_papers_discriminator_has_its_widths():
