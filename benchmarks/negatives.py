@@ -72,7 +72,7 @@ def name_of(cell: Cell, config: TrainConfig) -> str:
     return f"{objective}, {k} negatives{narrower}"
 
 
-def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
+def probed(_: TrainConfig, model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
     """Probes of Y."""
     rows = probe_encoder(model.encoder, "trained", data, battery, ["z_mean"])
     return {"probes": [asdict(row) for row in rows]}

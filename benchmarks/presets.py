@@ -96,13 +96,18 @@ class Options(TrainingOptions):
     """Also draw what each of them finds alike, the first seed's, beside pixels and no training."""
 
 
-def probed(model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
-    """Probes and measures of a trained model: all probes of Y, and of the others the paper's."""
+def probed(config: TrainConfig, model: DeepInfoMax, data: ImageData, battery: Battery) -> Row:
+    """Probes and measures of a trained model.
+
+    All probes of Y and, of two views, of fc, which others report: Y is their projection. Of the
+    other layers the paper's.
+    """
     codes = codes_of(model.encoder, data)
-    rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS[:1], codes=codes)
+    whole = 2 if config.views == 2 else 1
+    rows = probe_encoder(model.encoder, "trained", data, battery, LAYERS[:whole], codes=codes)
     if battery.mlp_epochs:
         of_paper = Battery(neighbours=(), linear=False, svm=False, mlp_epochs=battery.mlp_epochs)
-        rows += probe_encoder(model.encoder, "trained", data, of_paper, LAYERS[1:])
+        rows += probe_encoder(model.encoder, "trained", data, of_paper, LAYERS[whole:])
     measures = measures_of(model, data, codes)
     return {"probes": [asdict(row) for row in rows], "measures": [asdict(m) for m in measures]}
 
@@ -123,6 +128,10 @@ def table(rows: Sequence[Row], asked: Sequence[Asked]) -> str:
             ]
         )
 
+    def of_code(found: Sequence[Row], probe: str) -> str:
+        fc = cell(found, "hidden", probe)
+        return cell(found, "z_mean", probe) + (f", fc {fc}" if fc != NOT_RUN else "")
+
     machines = dict(zip(dict.fromkeys(map(machine, rows)), ascii_lowercase))  # noqa: B905
     lines = []
     for run, source, epochs in asked:
@@ -139,8 +148,8 @@ def table(rows: Sequence[Row], asked: Sequence[Asked]) -> str:
                 Path(source).stem,
                 str(epochs),
                 str(len(found)),
-                cell(found, "z_mean", "20-NN"),
-                cell(found, "z_mean", "linear"),
+                of_code(found, "20-NN"),
+                of_code(found, "linear"),
                 NOT_RUN if set(probes) == {NOT_RUN} else " / ".join(probes),
                 ", ".join(minutes),
                 " / ".join(PAPER.get(run, ())),

@@ -32,7 +32,7 @@ from dim.train import train
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
-Look = Callable[[DeepInfoMax, ImageData], Row]
+Look = Callable[[TrainConfig, DeepInfoMax, ImageData], Row]
 Chosen = TypeVar("Chosen", bound="TrainingOptions")
 
 
@@ -300,7 +300,7 @@ def run(
     with until(deadline):
         train(config, data, folder, device=device, resume=True, graph=graph)
     trained = time.perf_counter()
-    seen = look(load_model(folder).to(device), data)
+    seen = look(config, load_model(folder).to(device), data)
     state = load_state(folder)
     assert state is not None
     speeds = [row["images_per_second"] for row in state.history]

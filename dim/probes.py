@@ -123,9 +123,7 @@ def fit_linear_probe(
     Features are standardised. A fifth of the rows (a fixed random choice) is set aside; the
     penalty goes from strong to weak, each fit starting from the one before, for as long as the
     loss on that fifth falls; then all rows are fitted with the best: no test data have a part in
-    it. Fitted by full-batch L-BFGS in torch, cross-entropy to within 0.01 nats of the minimum
-    (measured on CIFAR-10): less than half the time of scikit-learn's, and on a GPU where the
-    features are there.
+    it. Fitted by full-batch L-BFGS in torch, on a GPU where the features are there.
 
     Args:
         x: Features.
@@ -187,8 +185,7 @@ def _fit(
         [weight],
         max_iter=100,
         history_size=10,
-        # Tenfold and hundredfold tighter, a probe takes 2 to 2.6 times as long, and its accuracy on
-        # CIFAR-10 moves by less than a fifth of its standard error.
+        # Tighter ones take longer, and move accuracies by much less than their standard errors.
         tolerance_grad=1e-3,
         tolerance_change=1e-4,
         line_search_fn="strong_wolfe",

@@ -24,8 +24,9 @@ import torch
 from infomax_terms import few
 from provenance import provenance
 
-from dim import PRESETS, RunError, load_data
+from dim import PRESETS, RunError, build_model, load_data
 from dim.checkpoint import write_atomically
+from dim.evaluate import Battery
 from dim.train import Training
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
@@ -189,6 +190,16 @@ def test_presets_are_trained_probed_and_not_repeated(tmp_path):
     assert {probe["layer"] for probe in rows[0]["probes"]} == {"z_mean", "hidden", "conv"}
 
 
+@pytest.mark.parametrize(("views", "layers"), [(1, {"z_mean"}), (2, {"z_mean", "hidden"})])
+def test_of_two_views_the_layer_that_others_report_has_all_probes(views, layers):
+    config = replace(PRESETS["default"], head_units=8, views=views)
+    data, battery = few(load_data("digits")), Battery(neighbours=(1,), svm=False, mlp_epochs=1)
+    model = build_model(config, data.x_train.shape[-1]).eval()
+    rows = presets.probed(config, model, data, battery)["probes"]
+    assert {row["layer"] for row in rows if "1-NN" in row["accuracy"]} == layers
+    assert {row["layer"] for row in rows if "MLP" in row["accuracy"]} == {*presets.LAYERS}
+
+
 def test_readme_has_the_table_of_the_presets_results():
     results = SCRIPTS / "results" / "presets.json"
     done = run(str(results), cwd=SCRIPTS, script="presets_table.py")
@@ -344,6 +355,55 @@ def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
     assert "two-view" not in seeds
 
 
+def test_the_gpu_script_runs_each_stage_once_by_importance():
+    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out"]
+    environment = {**os.environ, "PYTHON": "echo"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    stages = [line.removeprefix("== ") for line in done.stderr.splitlines()]
+    told = dict(zip(stages, done.stdout.splitlines(), strict=True))
+    assert stages[:10] == [
+        "correct", "local-jsd", "whole", "speed", "local-infonce", "su-kl", "default", "global",
+        "negatives", "local-dv",
+    ]  # fmt: skip
+    for stage, runs in (
+        ("local-jsd", "paper-local-jsd"),
+        ("local-infonce", "paper-local-infonce"),
+        ("su-kl", "su-kl*"),
+        ("global", "paper-global paper-local-global"),
+        ("local-dv", "paper-local-dv"),
+        ("two-view", "two-view"),
+    ):  # each preset's own number of epochs, one seed
+        assert f"--minutes 7 --runs {runs}" in told[stage]
+        assert "--epochs" not in told[stage]
+        assert "--seeds" not in told[stage]
+    assert "--neighbours" in told["su-kl"]
+    assert "whole_run.py --data x.npz --out out --preset su-kl --graph" in told["whole"]
+
+
+@pytest.mark.slow
+def test_a_whole_run_is_timed_from_the_command_to_its_report(tmp_path):
+    arguments = ("--preset", "fast", "--data", "digits", "--smoke", "--out", "results")
+    done = run(*arguments, cwd=tmp_path, script="whole_run.py")
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout  # of dim.train
+    assert "fast, 1 epochs, figure and probes: " in done.stdout
+    content = json.loads((tmp_path / "results" / "whole_run.json").read_text())
+    assert (
+        content["command"]
+        == "python benchmarks/whole_run.py --preset fast --data digits --smoke --out results"
+    )
+    assert (content["config"]["preset"], content["config"]["epochs"]) == ("fast", 1)
+    assert content["seconds"] > 1000 / content["images_per_second"][0]
+
+
+def test_a_whole_run_that_fails_ends_with_its_code(tmp_path):
+    arguments = ("--data", "nowhere.npz", "--out", "results")
+    done = run(*arguments, cwd=tmp_path, script="whole_run.py")
+    assert (done.returncode, (tmp_path / "results").exists()) == (2, False)
+    assert "nowhere.npz" in done.stderr
+
+
 def test_the_gpu_script_goes_on_after_a_stage_that_fails():
     command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", "two-view", "default"]
     environment = {**os.environ, "PYTHON": "false"}
@@ -356,7 +416,7 @@ def test_what_is_trained_when_the_time_is_over_is_still_probed(tmp_path, monkeyp
     """For probes keep no checkpoints; cut off each time, they would never end."""
     alarms = []
 
-    def look(model, data):
+    def look(config, model, data):
         alarms.append(signal.getitimer(signal.ITIMER_REAL)[0])
         monkeypatch.setattr(time, "monotonic", lambda: math.inf)
         return {}
