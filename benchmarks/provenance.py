@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,22 @@ def results_folder(out: Path | None, *, smoke: bool) -> Path:
     return out
 
 
+def _commit() -> str | None:
+    """Of this code, marked where other files than results differ; None outside of a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(
+            ["git", *arguments], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True
+        ).strip()
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", ":/", ":!results")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return head + "-dirty" * bool(changed)
+
+
 def provenance(
     script: str, argv: Sequence[str], options: Mapping[str, Any], device: str
 ) -> dict[str, Any]:
@@ -42,6 +59,7 @@ def provenance(
             "torch": torch.__version__,
             "numpy": np.__version__,
             "mi_estimators": mi_estimators.__version__,
+            "commit": _commit(),
         },
         "hardware": {
             "cpu": cpu,

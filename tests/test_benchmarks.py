@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def smoke(tmp_path_factory):
 def test_json_says_how_it_was_made(smoke):
     content = json.loads((smoke[1] / "gaussian_mi.json").read_text())
     assert content["command"] == "python benchmarks/gaussian_mi.py --smoke --out results"
+    commit = content["versions"].pop("commit")
+    assert commit is None or re.fullmatch("[0-9a-f]{12}(-dirty)?", commit)
     assert content["versions"].keys() == {"python", "torch", "numpy", "mi_estimators"}
     assert all(content["versions"].values())
     assert content["hardware"]["cpu"]
