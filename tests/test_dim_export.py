@@ -1,6 +1,7 @@
 """An exported encoder computes what the encoder does, for batches of any size."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from dim import PRESETS, ImageData, load_encoder
-from dim.encoder import basic32x32, su
+from dim.encoder import alex64x64, basic32x32, resnet18, su
 from dim.export import export_encoder, main
 from dim.train import train
 
@@ -34,8 +35,14 @@ def run(images, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("layer", ["z_mean", "hidden", "conv", "feature_map"])
-@pytest.mark.parametrize("make", [basic32x32, su])
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        *itertools.product([basic32x32, su], ["z_mean", "hidden", "conv", "feature_map"]),
+        (alex64x64, "z_mean"),
+        (resnet18, "hidden"),
+    ],
+)
 def test_a_program_equals_its_encoder_for_any_batch_size(make, layer, images, tmp_path):
     encoder = make(16, 5)
     encoder(images(50).float() / 255)  # in training mode: batch statistics that are not 0 and 1
