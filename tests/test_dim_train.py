@@ -835,7 +835,7 @@ def test_ctrl_c_says_what_is_kept(npz, tmp_path, capsys, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / STATE).touch()
     with pytest.raises(SystemExit):
-        run_main(*arguments(npz, tmp_path / "run"))
+        run_main(*arguments(npz, tmp_path / "run", "--resume"))
     assert "keeps its last checkpoint: go on with --resume" in capsys.readouterr().err
     monkeypatch.setattr(train.tyro, "cli", interrupt)  # before it is known which run
     with pytest.raises(SystemExit):
