@@ -65,9 +65,7 @@ def open_run(run: Path, config: TrainConfig, images: str, *, resume: bool) -> Tr
         RunError: If the folder holds something and `resume` is off, or a run of another
             configuration, on other images, or of more epochs.
     """
-    if not resume:
-        require_new(run)
-    require_folder(run)
+    (require_folder if resume else require_new)(run)
     if not run.exists() or not _kept(run):
         run.mkdir(parents=True, exist_ok=True)
         _write_config(run, config)

@@ -190,29 +190,23 @@ class RelativeCoordinateTerm(nn.Module):
         True
     """
 
-    places: Int64[Tensor, "L 2"]
+    places: Int64[Tensor, " L"]
     log_share: Float[Tensor, " K"]
 
     def __init__(
         self, channels: int, height: int, width: int, z_dim: int, *, units: int = 512
     ) -> None:
         super().__init__()
-        self.height, self.width = height, width
         down, across = torch.arange(1 - height, height), torch.arange(1 - width, width)
         pairs = ((height - down.abs())[:, None] * (width - across.abs())).flatten()
         counts = torch.cat([pairs[: len(pairs) // 2], pairs[len(pairs) // 2 + 1 :]])  # not itself
         log_share = (counts / counts.sum()).log()
         self.entropy = -(log_share.exp() * log_share).sum().item()
-        places = torch.cartesian_prod(torch.arange(height), torch.arange(width))
-        self.register_buffer("places", places, persistent=False)
+        # In rows so long that the difference of two places is another for each displacement.
+        places = torch.arange(height)[:, None] * (2 * width - 1) + torch.arange(width)
+        self.register_buffer("places", places.flatten(), persistent=False)
         self.register_buffer("log_share", log_share, persistent=False)
         self.classifier = _undecided(2 * channels + z_dim, units, len(counts))
-
-    def _kinds(self, displacements: Int64[Tensor, "L 2"]) -> Int64[Tensor, " L"]:
-        """Their numbers: row by row, without that of a location to itself in the middle."""
-        down, across = displacements.unbind(1)
-        kinds = (down + self.height - 1) * (2 * self.width - 1) + across + self.width - 1
-        return kinds - (kinds > len(self.log_share) // 2).long()
 
     def forward(
         self,
@@ -227,9 +221,10 @@ class RelativeCoordinateTerm(nn.Module):
         another = _another(local, generator)
         code = z[:, None].expand(-1, locations, -1)
         logits = self.classifier(torch.cat([local, local[:, another], code], -1))
-        kinds = self._kinds(self.places - self.places[another]).repeat(n)
+        away = self.places - self.places[another]
+        kinds = len(self.log_share) // 2 + away - (away > 0).long()  # 0, to itself, is none
         logits = logits.flatten(0, 1).float() + self.log_share
-        return F.cross_entropy(logits, kinds) - self.entropy
+        return F.cross_entropy(logits, kinds.repeat(n)) - self.entropy
 
 
 def occlude(
