@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import tyro
-from provenance import provenance, results_folder
+from provenance import provenance_of_images, results_folder
 from tqdm import tqdm
 
 from dim import PRESETS, ImageData, TrainConfig, build_model, load_data
@@ -187,10 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = table(rows, runs)
     print(text)
     out = results_folder(options.out, smoke=options.smoke)
-    settings = asdict(options) | {"data": Path(options.data).name}
-    del settings["out"]
-    command = [Path(a).name if a == options.data else a for a in argv]
-    head = provenance("infomax_terms.py", command, settings, "cpu")
+    head = provenance_of_images("infomax_terms.py", argv, asdict(options), "cpu")
     order = {(preset, name): i for i, (preset, name, _) in enumerate(runs)}
     rows.sort(key=lambda row: order.get((row["preset"], row["run"]), len(order)))
     (out / "infomax_terms.json").write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n")

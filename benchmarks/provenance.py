@@ -70,3 +70,13 @@ def provenance(
         },
         "options": dict(options),
     }
+
+
+def provenance_of_images(
+    script: str, argv: Sequence[str], options: Mapping[str, Any], device: str
+) -> dict[str, Any]:
+    """As `provenance`, without where images, results and runs lay, which is no part of them."""
+    source = Path(options["data"]).name
+    settings = {name: value for name, value in options.items() if name not in ("out", "folder")}
+    command = [source if argument == options["data"] else argument for argument in argv]
+    return provenance(script, command, settings | {"data": source}, device)

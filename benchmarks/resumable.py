@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from infomax_terms import few
-from provenance import provenance
+from provenance import provenance_of_images
 
 from dim import DataError, DeepInfoMax, ImageData, TrainConfig, load_data
 from dim.checkpoint import STATE, RunError, load_model, load_state, write_text
@@ -237,11 +237,11 @@ def changes(row: Row, config: TrainConfig) -> Row:
     An option that is younger than the row has its default.
     """
     expected = recorded(config, row["config"]["image_size"])
-    there = asdict(TrainConfig()) | row["config"]
+    there, of_no_use = asdict(TrainConfig()) | row["config"], unused(config)
     return {
         name: there.get(name)
         for name in expected | there
-        if name not in unused(config) and there.get(name) != expected.get(name)
+        if name not in of_no_use and there.get(name) != expected.get(name)
     }
 
 
@@ -252,12 +252,8 @@ def recorded(config: TrainConfig, image_size: int | None) -> Row:
 
 def made_by(options: TrainingOptions, script: str, argv: Sequence[str]) -> Row:
     """What made a result."""
-    source = Path(options.data).name
-    settings = asdict(options) | {"data": source}
-    for place in ("out", "folder"):
-        del settings[place]
-    command = [source if a == options.data else a for a in argv]
-    return provenance(f"{script}.py", command, settings, resolve_device(options.device).type)
+    device = resolve_device(options.device).type
+    return provenance_of_images(f"{script}.py", argv, asdict(options), device)
 
 
 def as_told(config: TrainConfig, options: TrainingOptions, seed: int) -> TrainConfig:

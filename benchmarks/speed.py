@@ -28,7 +28,7 @@ from einops import rearrange
 from infomax_terms import few
 from jaxtyping import Float, UInt8
 from known_mi import markdown
-from provenance import provenance, results_folder
+from provenance import provenance_of_images, results_folder
 from torch import Tensor
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, Dataset
@@ -310,10 +310,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             last = curves[name][-1]
             print(f"{name}: {last['accuracy']:.1%} after {last['seconds']:,.0f} s")
         draw(curves, out / "speed.png")
-    settings = asdict(options) | {"data": Path(options.data).name}
-    del settings["out"]
-    command = [Path(a).name if a == options.data else a for a in argv]
-    content = provenance("speed.py", command, settings, device.type)
+    content = provenance_of_images("speed.py", argv, asdict(options), device.type)
     content |= {"threads": torch.get_num_threads(), "data": data.name}
     content |= {"images_per_second": speeds, "curves": curves}
     (out / "speed.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 from infomax_terms import few
-from provenance import provenance, results_folder
+from provenance import provenance_of_images, results_folder
 
 from dim import PRESETS, load_data
 from dim.checkpoint import untrained_encoder
@@ -74,14 +74,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         codes = {title: codes_of(encoder, data) for title, encoder in encoders.items()}
     out = results_folder(options.out, smoke=options.smoke)
     precision = draw_side_by_side(codes, data, path=out / f"{NAME}.png", seed=options.seed)
-    settings = asdict(options) | {"data": Path(options.data).name}
-    del settings["out"]
-    command = [Path(a).name if a == options.data else a for a in argv]
-    content = provenance(f"{NAME}.py", command, settings, "cpu") | {
+    content = provenance_of_images(f"{NAME}.py", argv, asdict(options), "cpu")
+    content |= {
         "data": data.name,
         "images": {"train": len(data.x_train), "test": len(data.x_test)},
         "classes": len(data.classes or ()),
-        "config": asdict(config) | {"data": settings["data"]},
+        "config": asdict(config) | {"data": Path(options.data).name},
         "threads": torch.get_num_threads(),
         "seconds_of_training": round(seconds, 1),
         "cpu_seconds_of_training": round(cpu_seconds, 1),

@@ -1,6 +1,8 @@
-"""How long a whole run takes, from the command to its report: training, the figure, the probes.
+"""How long a whole run takes, in a process of its own.
 
-python benchmarks/whole_run.py --data cifar10.npz --preset su-kl --graph
+    python benchmarks/whole_run.py --data cifar10.npz --preset su-kl --graph
+
+From the command to its report: training, the figure, the probes.
 """
 
 import json
@@ -13,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
-from provenance import provenance, results_folder
+from provenance import provenance_of_images, results_folder
 
 from dim.checkpoint import load_config, load_metrics
 from dim.command import Device, one_line_refusals, resolve_device
@@ -59,11 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if done.returncode:
             raise SystemExit(done.returncode)  # it has said why
         config, metrics = load_config(run), load_metrics(run)
-    settings = asdict(options) | {"data": Path(options.data).name}
-    del settings["out"]
-    told = [Path(a).name if a == options.data else a for a in argv]
-    content = provenance(f"{NAME}.py", told, settings, device.type) | {
-        "config": asdict(config) | {"data": settings["data"]},
+    content = provenance_of_images(f"{NAME}.py", argv, asdict(options), device.type)
+    content |= {
+        "config": asdict(config) | {"data": Path(options.data).name},
         "seconds": round(seconds, 1),
         "images_per_second": [round(row["images_per_second"]) for row in metrics],
     }

@@ -31,11 +31,19 @@ from dim.evaluate import Battery
 from dim.train import Training
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
+PRESETS_JSON = SCRIPTS / "results" / "presets.json"
 
 
 def run(*arguments, cwd, script="gaussian_mi.py"):
     command = [sys.executable, "-W", "error", str(SCRIPTS / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def gpu_script(*arguments, python="python"):
+    """All that needs a GPU; with `echo` for Python it tells its commands."""
+    command = ["bash", str(SCRIPTS / "gpu.sh"), *map(str, arguments)]
+    environment = {**os.environ, "PYTHON": python}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +212,7 @@ def test_of_two_views_the_layer_that_others_report_has_all_probes(views, layers)
 
 
 def test_readme_has_the_table_of_the_presets_results():
-    results = SCRIPTS / "results" / "presets.json"
-    done = run(str(results), cwd=SCRIPTS, script="presets_table.py")
+    done = run(str(PRESETS_JSON), cwd=SCRIPTS, script="presets_table.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") > 2 * len(PRESETS)
     assert done.stdout in (SCRIPTS.parent / "README.md").read_text()
@@ -222,7 +229,7 @@ def test_readme_has_the_table_of_the_presets_results():
     ],
 )
 def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path, changes, message):
-    row = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"][0]
+    row = resumable.known_rows(PRESETS_JSON)[0]
     path = tmp_path / "presets.json"
     path.write_text(json.dumps({"rows": [row, row | changes]}))
     done = run(str(path), cwd=tmp_path, script="presets_table.py")
@@ -232,7 +239,7 @@ def test_a_table_is_not_made_of_a_run_twice_or_of_another_configuration(tmp_path
 
 @pytest.mark.parametrize(("name", "code"), [("vae", 0), ("fast", 2), ("untrained su", 0)])
 def test_a_table_asks_for_the_same_objective_where_there_is_one(tmp_path, name, code):
-    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    rows = resumable.known_rows(PRESETS_JSON)
     row = next(row for row in rows if row["run"] == name)
     path = tmp_path / "presets.json"
     path.write_text(json.dumps({"rows": [row | {"config": row["config"] | {"objective": "dv"}}]}))
@@ -243,7 +250,7 @@ def test_a_table_asks_for_the_same_objective_where_there_is_one(tmp_path, name, 
 def test_what_is_in_the_results_is_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(resumable, "run", lambda name, *_: pytest.fail(f"{name} is trained again"))
     path = tmp_path / "rows.json"
-    for row in json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]:
+    for row in resumable.known_rows(PRESETS_JSON):
         path.write_text(json.dumps({"rows": [row]}))
         options = resumable.TrainingOptions(
             row["source"],
@@ -260,7 +267,7 @@ def test_what_is_in_the_results_is_not_trained_again(tmp_path, monkeypatch):
 
 def test_a_table_has_a_line_for_each_number_of_epochs_that_there_is_or_one(tmp_path):
     """And not for what was asked of others."""
-    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    rows = resumable.known_rows(PRESETS_JSON)
     row = next(row for row in rows if row["run"] == "vae")
     longer = {"epochs": 99, "config": row["config"] | {"epochs": 99}}
     longer |= {"options": row["options"] | {"epochs": 99}}
@@ -276,7 +283,7 @@ def test_a_table_is_made_of_runs_that_are_known_before_an_option_was_and_of_no_o
     path = tmp_path / "presets.json"
     done = run(str(path), cwd=tmp_path, script="presets_table.py")
     assert (done.returncode, done.stderr.count("path: expected a result file")) == (2, 1)
-    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    rows = resumable.known_rows(PRESETS_JSON)
     row = next(row for row in rows if row["run"] == "vae")
     of_before = {name: value for name, value in row["config"].items() if name != "occlusion"}
     for changes, code in (({"config": of_before}, 0), ({"run": "vea"}, 2)):
@@ -287,7 +294,7 @@ def test_a_table_is_made_of_runs_that_are_known_before_an_option_was_and_of_no_o
 
 
 def test_a_table_is_not_made_of_seeds_that_were_probed_differently(tmp_path):
-    rows = json.loads((SCRIPTS / "results" / "presets.json").read_text())["rows"]
+    rows = resumable.known_rows(PRESETS_JSON)
     one = next(row for row in rows if row["seed"] == 1)
     same = ("run", "source", "epochs")
     other = next(r for r in rows if r["seed"] == 0 and all(r[n] == one[n] for n in same))
@@ -346,9 +353,7 @@ def test_two_views_are_trained_without_a_graph(tmp_path, monkeypatch):
 def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
     """Its commands, with `echo` in place of Python."""
     stages = ("two-view", "own-seeds", "default")
-    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", *stages]
-    environment = {**os.environ, "PYTHON": "echo"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = gpu_script("x.npz", "out", *stages, python="echo")
     assert done.returncode == 0, done.stderr
     two_view, seeds, default = done.stdout.splitlines()
     assert "--runs two-view" in two_view
@@ -359,9 +364,7 @@ def test_the_gpu_script_passes_no_graph_to_two_views(tmp_path):
 
 
 def test_the_gpu_script_runs_each_stage_once_by_importance():
-    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out"]
-    environment = {**os.environ, "PYTHON": "echo"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = gpu_script("x.npz", "out", python="echo")
     assert done.returncode == 0, done.stderr
     stages = [line.removeprefix("== ") for line in done.stderr.splitlines()]
     told = dict(zip(stages, done.stdout.splitlines(), strict=True))
@@ -408,9 +411,7 @@ def test_a_whole_run_that_fails_ends_with_its_code(tmp_path):
 
 
 def test_the_gpu_script_goes_on_after_a_stage_that_fails():
-    command = ["bash", str(SCRIPTS / "gpu.sh"), "x.npz", "out", "two-view", "default"]
-    environment = {**os.environ, "PYTHON": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = gpu_script("x.npz", "out", "two-view", "default", python="false")
     assert done.returncode == 1
     assert done.stderr == "== two-view\n== default\nfailed: two-view default\n"
 
@@ -634,12 +635,10 @@ def test_more_negatives_than_a_batch_has_are_refused(tmp_path):
 
 
 def test_the_gpu_script_names_its_stages(tmp_path):
-    command = ["bash", str(SCRIPTS / "gpu.sh"), "digits", str(tmp_path), "coffee"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = gpu_script("digits", tmp_path, "coffee")
     assert done.returncode == 2
     assert "expected one of correct local-jsd" in done.stderr
     assert "received coffee" in done.stderr
-    command = ["bash", str(SCRIPTS / "gpu.sh"), "digits", "speed"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = gpu_script("digits", "speed")
     assert done.returncode == 2
     assert "results: expected a folder before the stages, received the stage speed" in done.stderr
